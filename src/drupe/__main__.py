@@ -1,0 +1,7 @@
+"""`python -m drupe` is `drupe`."""
+
+import sys
+
+from drupe.cli import main
+
+sys.exit(main())

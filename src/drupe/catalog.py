@@ -1,0 +1,38 @@
+"""Every built-in name and where it lives, in the order of the job.
+
+The only place that names the packages below; plug-ins add to it by entry points in the groups
+drupe.passes, drupe.metrics and drupe.systems.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drupe.core.registry import Registry
+
+PASSES = Registry(
+    "passes",
+    {
+        "LoRA": "drupe.finetune.passes:LoRA",
+        "MergeAdapterWeights": "drupe.finetune.passes:MergeAdapterWeights",
+        "ModelBuilder": "drupe.export.passes:ExportGenAI",
+    },
+)
+METRICS = Registry(
+    "metrics",
+    {
+        "Accuracy": "drupe.evaluate.metrics:Accuracy",
+        "Perplexity": "drupe.evaluate.metrics:Perplexity",
+        "Answers": "drupe.evaluate.metrics:Answers",
+        "MergeProof": "drupe.finetune.passes:MergeProof",
+        "ExportProof": "drupe.export.passes:ExportProof",
+    },
+)
+SYSTEMS = Registry("systems", {"LocalSystem": "drupe.systems.local:LocalSystem"})
+
+_GROUPS = {registry.group: registry for registry in (PASSES, METRICS, SYSTEMS)}
+
+
+def find(group: str, name: str) -> type[Any]:
+    """Return the class that is registered as `name` in `group`; raises Refused if none is."""
+    return _GROUPS[group].find(name)

@@ -1,0 +1,88 @@
+"""The command line: finds the verb's file and runs it; tells errors, sets the exit status.
+
+Imports the verb that is asked for, and nothing else: `drupe --help` costs as much as Python.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from drupe import __version__
+
+# verb -> one line for the help. Each has a file here with add_arguments(parser) and run(arguments).
+VERBS = {
+    "run": "do the job that a config describes",
+    "chat": "talk to a model that a run gave",
+    "passes": "list the passes, or the fields of one",
+}
+HIDDEN = ("step",)
+EXAMPLES = """\
+Examples:
+  drupe run olive-config.json          run the whole job
+  drupe run olive-config.json --plan   show what would be done
+  drupe chat OUTPUT                    talk to the result
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run `drupe ARGUMENTS...`; return the exit status.
+
+    0 done, 1 a step failed, 2 refused before any work, 130 interrupted.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"drupe {__version__}")
+        return 0
+    if words[0] not in VERBS and words[0] not in HIDDEN:
+        return _unknown(words[0])
+    return _run(words[0], words[1:])
+
+
+def _help() -> str:
+    width = max(map(len, VERBS))
+    verbs = "\n".join(f"  {verb:<{width}}  {line}" for verb, line in VERBS.items())
+    return (
+        "drupe: a language model, a target and one config file in, the best model that the target "
+        "can\nrun out: tuned, merged, quantized, exported, measured.\n\n"
+        f"drupe VERB ... (drupe VERB --help tells more)\n\n{verbs}\n\n{EXAMPLES}"
+    )
+
+
+def _unknown(verb: str) -> int:
+    errors = importlib.import_module("drupe.core.errors")
+    print(f'drupe: "{verb}" is not a verb{errors.nearest(verb, VERBS)}', file=sys.stderr)
+    print(f"  Known: {', '.join(VERBS)}.", file=sys.stderr)
+    return 2
+
+
+def _run(verb: str, words: list[str]) -> int:
+    """Parse the verb's arguments, run it, turn what it raises into words and a status."""
+    argparse = importlib.import_module("argparse")
+    errors = importlib.import_module("drupe.core.errors")
+    module = importlib.import_module(f"drupe.cli.{verb}")
+    parser = argparse.ArgumentParser(
+        prog=f"drupe {verb}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    arguments = parser.parse_args(words)
+    try:
+        status: int = module.run(arguments)
+        return status
+    except KeyboardInterrupt:
+        fault = errors.Interrupted()
+    except BrokenPipeError:
+        return 0  # the reader of a pipe has seen enough
+    except errors.DrupeError as error:
+        if arguments.debug:
+            raise
+        fault = error
+    print(f"drupe: {fault}", file=sys.stderr)
+    code: int = fault.exit_code
+    return code

@@ -1,0 +1,38 @@
+"""List the passes, built in and plugged in; with a name, the fields of that pass."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+
+from rich.console import Console
+from rich.table import Table
+
+from drupe.catalog import PASSES
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `drupe passes`."""
+    parser.add_argument("name", nargs="?", help="a pass")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the list or the fields."""
+    console = Console()
+    if arguments.name is None:
+        table = Table("pass", "takes", "gives", "what it does", box=None)
+        for name in PASSES.names():
+            found = PASSES.find(name)
+            line = (inspect.getdoc(found) or "").split("\n")[0]
+            table.add_row(name, ", ".join(found.takes), found.gives, line)
+        console.print(table)
+        return 0
+    found = PASSES.find(arguments.name)
+    console.print(inspect.getdoc(found) or found.__name__, highlight=False)
+    table = Table("field", "default", "meaning", box=None)
+    for name, field in found.model_fields.items():
+        if name != "target":
+            default = "required" if field.is_required() else repr(field.default)
+            table.add_row(name, default, field.description or "")
+    console.print(table)
+    return 0

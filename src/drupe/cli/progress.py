@@ -1,0 +1,174 @@
+"""What a run looks like on a terminal: a line a finished step, one live line for the running one.
+
+Without a terminal (a log, a pipe) the same is told in plain lines, at most one in ten seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from drupe.core.cache import Result
+from drupe.engine import Listener
+from drupe.outcome import Outcome
+from drupe.plan import Plan, Step
+from drupe.report import table
+from drupe.report.verdict import verdict
+from drupe.report.words import duration, size
+
+PLAIN_SECONDS = 10.0
+
+
+class Terminal(Listener):
+    """Shows a run; a context manager around it, so that the live line is always cleared."""
+
+    def __init__(self) -> None:
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._live: Live | None = None
+        self._width = 0
+        self._started = 0.0
+        self._last_line = 0.0
+        self._progress: dict[str, Any] = {}
+        self._memory: dict[str, Any] = {}
+
+    def __enter__(self) -> Terminal:
+        if self._console.is_terminal:
+            self._live = Live(console=self._console, transient=True, refresh_per_second=8)
+            self._live.start()
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def planned(self, plan: Plan) -> None:
+        """Show what was read otherwise than written, and how much is to do."""
+        workflow = plan.workflow
+        for note in workflow.notes:
+            if "no effect" in note:
+                self.warning(note)
+        upgraded = sum("no effect" not in note for note in workflow.notes)
+        chain = " -> ".join(plan.stages[1:]) or "no pass"
+        self._print(f"{Path(workflow.file).name}: {plan.source.name} -> {chain}", style="bold")
+        if upgraded:
+            self._print(f"  {upgraded} keys in Olive's older words were read into today's")
+        for text in plan.notes:
+            self._print(f"  {text}")
+        count, left = len(plan.steps), len(plan.to_run)
+        self._print(f"  target {workflow.target.label}; {left} of {count} steps to run")
+        self._width = max((len(step.name) for step in plan.steps), default=0)
+
+    def steps(self, plan: Plan) -> None:
+        """Show each step of a plan that is not run."""
+        grid = Table("step", "does", "key", "", box=None)
+        for step in plan.steps:
+            grid.add_row(
+                step.name, step.registered, step.key[:12], "cached" if step.hit else "to run"
+            )
+        self._console.print(grid)
+
+    def started(self, step: Step) -> None:
+        """Begin the live line of a step."""
+        self._started = self._last_line = time.monotonic()
+        self._progress, self._memory = {}, {}
+        if self._live:
+            self._live.update(Spinner("dots", text=Text(f"{step.name}: starting")))
+        elif step.role == "pass":
+            self._print(f"... {step.name}")
+
+    def event(self, step: Step, event: dict[str, Any]) -> None:
+        """Show a running step's progress, memory, notes."""
+        if event["event"] in ("note", "warning"):
+            mark, style = ("  ", "dim") if event["event"] == "note" else ("! ", "yellow")
+            self._print(f"{mark}{step.name}: {event['text']}", style=style)
+            return
+        if event["event"] == "memory":
+            self._memory = event
+        else:
+            self._progress = event
+        line = self._running(step)
+        if self._live:
+            self._live.update(Spinner("dots", text=Text(line, overflow="ellipsis", no_wrap=True)))
+        elif time.monotonic() - self._last_line >= PLAIN_SECONDS:
+            self._last_line = time.monotonic()
+            self._print(f"... {line}")
+
+    def _running(self, step: Step) -> str:
+        """Return what a running step shows: what, how far, rate, time left, memory."""
+        parts = [step.name]
+        elapsed = time.monotonic() - self._started
+        told = self._progress
+        if told:
+            done, total = told["done"], told["total"]
+            amount = f"{told['what']} {_count(done, told)} of {_count(total, told)}"
+            parts.append(amount)
+            if done and elapsed > 1:
+                rate = done / elapsed
+                unit = "" if told["unit"] == "bytes" else f" {told['unit']}"
+                shown = size(rate) if told["unit"] == "bytes" else f"{rate:.3g}"
+                parts += [f"{shown}{unit}/s", f"{duration((total - done) / rate)} left"]
+            if "loss" in told:
+                parts.append(f"loss {told['loss']:.3f}")
+        else:
+            parts.append(duration(elapsed))
+        if self._memory:
+            now, peak = self._memory["now"], self._memory["peak"]
+            parts.append(f"memory {size(now)}, at peak {size(peak)}")
+        return "  ".join(parts)
+
+    def finished(self, step: Step, result: Result) -> None:
+        """Write the line of a finished step."""
+        if self._live:
+            self._live.update("")
+        name = f"{step.name:<{self._width}}"
+        if result.hit:
+            self._print(f"= {name}  cached", style="dim")
+        else:
+            peak = size(result.peak_bytes) if result.peak_bytes else ""
+            self._print(f"✓ {name}  {duration(result.seconds):>8}  {peak:>8}")
+
+    def warning(self, text: str) -> None:
+        """Write a warning."""
+        self._print(f"! {text}", style="yellow")
+
+    def outcome(self, outcome: Outcome) -> None:
+        """Show the table, the verdict, an answered phrase and what to do next."""
+        grid = Table(*table.header(outcome), box=None, pad_edge=False, header_style="bold")
+        for row in table.rows(outcome):
+            grid.add_row(*row)
+        self._console.print()
+        self._console.print(grid, soft_wrap=False)
+        self._print(f"\n{verdict(outcome)}", style="bold")
+        self._answered(outcome)
+        if len(outcome.stages) > 1:
+            self._print(f"\nIn {_short(outcome.path)}, after {duration(outcome.seconds)}.")
+        if outcome.final.kind == "onnx-genai":
+            self._print(f"Next:  drupe chat {_short(outcome.path)}")
+
+    def _answered(self, outcome: Outcome) -> None:
+        for score in outcome.scores.values():
+            for sample in score.get("samples", [])[:1]:
+                self._print(f"\n{sample['prompt']}", style="dim")
+                self._print(f"{sample['answer']}   (expected: {sample['expected']})")
+
+    def _print(self, text: str, style: str = "") -> None:
+        self._console.print(text, style=style or None, markup=False)
+
+
+def _count(amount: float, told: dict[str, Any]) -> str:
+    return size(amount) if told["unit"] == "bytes" else f"{amount:.0f} {told['unit']}"
+
+
+def _short(path: Path) -> str:
+    """Return a path as it is written from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

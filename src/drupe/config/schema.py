@@ -1,0 +1,146 @@
+"""The canonical schema: what a config says, in Olive's own terms of today.
+
+Everything is frozen, strict and closed: an unknown key is an error. Passes and metrics are not
+listed here: their classes are their schema, found by name in the catalog.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from drupe.core.operation import Metric, Pass
+from drupe.core.target import PROVIDERS, Target
+
+
+class Section(BaseModel):
+    """A part of a config that is no input of a step."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+
+class LoadArguments(Section):
+    """`load_kwargs` of an HfModel."""
+
+    trust_remote_code: bool = False
+    """Allow the model's own Python code, where transformers lacks its architecture."""
+    revision: str | None = None
+    """Branch, tag or commit on the Hub."""
+
+
+class InputModel(Section):
+    """The model to start from."""
+
+    type: Literal["HfModel", "Files"]
+    """HfModel: a Hugging Face checkpoint. Files: a folder, for passes over files."""
+    model_path: str
+    """A local folder (relative to the config's), or a name on the Hub."""
+    adapter_path: str | None = None
+    """Folder of a PEFT adapter of that model."""
+    task: str = "text-generation"
+    load_kwargs: LoadArguments = LoadArguments()
+
+
+class Accelerator(Section):
+    """A device and the execution providers to use on it."""
+
+    device: Literal["cpu", "gpu", "npu"] | None = None
+    execution_providers: Annotated[list[str], Field(min_length=1)] | None = None
+
+
+class LocalSystemConfig(Section):
+    """This machine."""
+
+    type: Literal["LocalSystem"]
+    accelerators: list[Accelerator] = []
+    hf_token: bool = False
+
+
+class ContainerConfig(Section):
+    """`aml_docker_config`."""
+
+    base_image: str | None = None
+    dockerfile: str | None = None
+    build_context_path: str | None = None
+    conda_file_path: str | None = None
+    name: str | None = None
+    version: str | None = None
+
+
+class AzureMLConfig(Section):
+    """An AzureML compute; steps do not run there in this version."""
+
+    type: Literal["AzureML"]
+    accelerators: list[Accelerator] = []
+    hf_token: bool = False
+    aml_compute: str
+    aml_docker_config: ContainerConfig | None = None
+    instance_count: int = 1
+    tags: dict[str, str] = {}
+
+
+SystemConfig = Annotated[LocalSystemConfig | AzureMLConfig, Field(discriminator="type")]
+
+
+class EngineConfig(Section):
+    """How the job is run and where its results go."""
+
+    host: str | None = None
+    """The system on which the passes run; None: this machine."""
+    target: str | None = None
+    """The system that the model is made for; None: this machine."""
+    evaluator: str | None = None
+    evaluate: Literal["every-step", "ends", "none"] = "every-step"
+    """How much is measured: each stage, the first and the last, or nothing."""
+    search_strategy: None = None
+    cache_dir: str = ".drupe-cache"
+    output_dir: str = "drupe-output"
+    log_severity_level: int = Field(default=1, ge=0, le=4)
+    execution_providers: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class NamedPass:
+    """An entry of `passes`: its name in the config, its registered type and its fields."""
+
+    name: str
+    type: str
+    step: Pass
+
+
+@dataclass(frozen=True)
+class NamedMetric:
+    """A metric under the name that the table shows."""
+
+    name: str
+    type: str
+    metric: Metric
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """A whole config, checked: what `plan` works on.
+
+    raw: the canonical config as JSON values, for the lock file.
+    notes: one line for each thing that was read otherwise than it was written.
+    """
+
+    file: str
+    input_model: InputModel
+    passes: tuple[NamedPass, ...]
+    metrics: tuple[NamedMetric, ...]
+    engine: EngineConfig
+    target: Target
+    raw: dict[str, Any]
+    notes: tuple[str, ...]
+
+
+def provider_of(accelerator: Accelerator) -> str:
+    """Return the first provider of an accelerator, by its device where none is named."""
+    if accelerator.execution_providers:
+        return accelerator.execution_providers[0]
+    return next(name for name, (device, _) in PROVIDERS.items() if device == accelerator.device)

@@ -1,0 +1,58 @@
+"""Declared: a frozen, strictly checked value whose content is its cache key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+
+class Declared(BaseModel):
+    """A frozen value that a config can name: no unknown field, no silent conversion.
+
+    **A field of type `Path` names an input file or folder**: it enters the key by its content,
+    never by its name, so the same files give the same key wherever they lie.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+    )
+
+    @field_validator("*", mode="after")
+    @classmethod
+    def _from_the_configs_folder(cls, value: Any, info: ValidationInfo) -> Any:
+        folder = (info.context or {}).get("folder")
+        return value if folder is None else _absolute(value, folder)
+
+    def key_form(self, digest: Callable[[Path], str]) -> Any:
+        """Return the value as JSON in which each path is replaced by its content's digest."""
+        return {name: _key_form(getattr(self, name), digest) for name in type(self).model_fields}
+
+    def input_paths(self) -> list[Path]:
+        """Return every path that the fields name, in order."""
+        paths: list[Path] = []
+        self.key_form(lambda path: paths.append(path) or "")  # type: ignore[func-returns-value]
+        return paths
+
+
+def _key_form(value: Any, digest: Callable[[Path], str]) -> Any:
+    if isinstance(value, Declared):
+        return value.key_form(digest)
+    if isinstance(value, Path):
+        return {"content": digest(value)}
+    if isinstance(value, (tuple, list)):
+        return [_key_form(item, digest) for item in value]
+    if isinstance(value, dict):
+        return {key: _key_form(item, digest) for key, item in value.items()}
+    return value
+
+
+def _absolute(value: Any, folder: Path) -> Any:
+    if isinstance(value, Path):
+        return Path(os.path.normpath(folder / value))
+    if isinstance(value, tuple):
+        return tuple(_absolute(item, folder) for item in value)
+    return value

@@ -1,0 +1,82 @@
+"""Every error that a person reads has three parts: where, what, and what to do.
+
+Imports nothing of ours: the lowest file of the lowest layer.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class DrupeError(Exception):
+    """Something that the user can act on; `cli.main` prints it and exits with `exit_code`.
+
+    `where` names the place (a file and line, a step, a field), `what` the value that was found
+    and what was expected, `remedy` what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, where: str, what: str, remedy: str) -> None:
+        super().__init__(where, what, remedy)
+        self.where, self.what, self.remedy = where, what, remedy
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}\n  {self.remedy}"
+
+
+class Refused(DrupeError):
+    """Found before any work was done: a config, a plan or an argument that cannot work."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong in a config; a file's faults are told together."""
+
+    where: str
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}\n  {self.remedy}"
+
+
+class ConfigError(Refused):
+    """All the faults of one config file."""
+
+    def __init__(self, file: str, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        count = f"{len(self.faults)} fault{'s' if len(self.faults) != 1 else ''}"
+        super().__init__(file, count, "Nothing was run; mend the config and run again.")
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.where}: {self.what}", *map(str, self.faults), self.remedy])
+
+
+class StepError(DrupeError):
+    """A step failed, was killed or ran out of memory; what was finished before it is kept."""
+
+
+class ContractError(StepError):
+    """A pass did not do what its class declares (addressed to the pass's developer)."""
+
+
+class Interrupted(DrupeError):
+    """Ctrl-C: everything was stopped, what was finished is kept."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__(
+            "drupe", "interrupted", "Run the same command again: it goes on from here."
+        )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `; did you mean "X"?` for the closest known name, or an empty string."""
+    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f'; did you mean "{match[0]}"?' if match else ""

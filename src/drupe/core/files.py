@@ -1,0 +1,141 @@
+"""Files that are whole or absent: atomic writes, links, locks; POSIX and Windows behind one door.
+
+Nothing else in drupe calls fcntl, msvcrt, link or fsync.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from drupe.core.errors import DrupeError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+    import msvcrt
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write `data` so that `path` holds all of it or what it held before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_file(path: Path) -> None:
+    """Have the disk hold what was written to `path`."""
+    with path.open("rb+" if os.name == "nt" else "rb") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """Have the disk hold the names in `path` (Windows does this by itself)."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Return all regular files below `folder`, sorted by their relative posix path.
+
+    Raises DrupeError for a link that leads out of the folder: a model that was copied or sent
+    would lack what it points to, and a hostile one could name any file of the machine.
+    """
+    root = folder.resolve()
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(root):
+            raise DrupeError(
+                str(path),
+                f"is a link to {path.resolve()}, which lies outside {folder}",
+                "Replace the link by the file itself.",
+            )
+        if path.is_file():
+            found.append(path)
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def link_or_copy(source: Path, destination: Path) -> None:
+    """Give `source` a second name, or copy it where the file system has no hard links."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, destination)
+    except OSError:
+        shutil.copyfile(source, destination)
+        shutil.copymode(source, destination)
+
+
+def make_read_only(path: Path) -> None:
+    """Take the write permission from a file."""
+    path.chmod(path.stat().st_mode & ~(stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH))
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder with all below it, read-only files too; an absent one is no fault."""
+    if not path.exists():
+        return
+    if os.name == "nt":  # a read-only file cannot be deleted there
+        for file in path.rglob("*"):
+            if file.is_file():
+                file.chmod(stat.S_IWUSR | stat.S_IRUSR)
+    shutil.rmtree(path)
+
+
+def replace_folder(new: Path, old: Path) -> None:
+    """Put the folder `new` in the place of `old`; at no moment is there half a folder."""
+    if not old.exists():
+        old.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(new, old)
+    else:
+        aside = old.with_name(f".{old.name}.replaced-{os.getpid()}")
+        os.replace(old, aside)
+        try:
+            os.replace(new, old)
+        except BaseException:
+            os.replace(aside, old)
+            raise
+        remove_tree(aside)
+    sync_folder(old.parent)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock on the file `path` (made when absent), waiting for it.
+
+    The lock goes with the process, so a killed one leaves none behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        else:
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
+            try:
+                yield
+            finally:
+                file.seek(0)
+                msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)

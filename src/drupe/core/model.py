@@ -1,0 +1,76 @@
+"""A model is a folder; its kind says what lies in the folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drupe.core.errors import DrupeError
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a folder of this kind is, and the files without which it is none (glob patterns)."""
+
+    meaning: str
+    needs: tuple[str, ...]
+    has_base: bool = False
+
+
+KINDS: dict[str, Kind] = {
+    "hf": Kind("Hugging Face checkpoint", ("config.json", "*.safetensors")),
+    "hf-adapter": Kind("PEFT adapter", ("adapter_config.json", "adapter_model.safetensors"), True),
+    "onnx-genai": Kind("ONNX model for ONNX Runtime GenAI", ("genai_config.json", "*.onnx")),
+    "files": Kind("folder of files", ("*",)),
+    "score": Kind("measured score", ("score.json",)),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A folder of a known kind with the digest of its content.
+
+    An adapter is nothing without the model that it was trained on: that is its `base`.
+    remote_code: the config allows the model's own Python code to run.
+    """
+
+    kind: str
+    path: Path
+    digest: str
+    base: Model | None = None
+    remote_code: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the model as plain JSON values, for a step's spec."""
+        return {
+            "kind": self.kind,
+            "path": str(self.path),
+            "digest": self.digest,
+            "base": self.base.to_json() if self.base else None,
+            "remote_code": self.remote_code,
+        }
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> Model:
+        """Return the model that `to_json` wrote."""
+        base = cls.from_json(value["base"]) if value["base"] else None
+        return cls(value["kind"], Path(value["path"]), value["digest"], base, value["remote_code"])
+
+
+def missing_files(kind: str, folder: Path) -> list[str]:
+    """Return which of the files that `kind` needs are not in `folder`."""
+    if not folder.is_dir():
+        return list(KINDS[kind].needs)
+    return [pattern for pattern in KINDS[kind].needs if not any(folder.glob(pattern))]
+
+
+def check_kind(kind: str, folder: Path) -> None:
+    """Raise DrupeError unless `folder` holds what its kind needs."""
+    missing = missing_files(kind, folder)
+    if missing:
+        raise DrupeError(
+            str(folder),
+            f"is not a {KINDS[kind].meaning} ({kind}): it lacks {', '.join(missing)}",
+            "Give the folder that holds the model itself.",
+        )

@@ -1,0 +1,163 @@
+"""Pass and Metric: small frozen classes whose fields are their configuration and their key.
+
+    class Reverse(Pass):
+        takes, gives = ("files",), "files"
+        def run(self, model: Model, out: Path, job: Job) -> None: ...
+
+A built-in names its work by a string, `work = "drupe.finetune.merge:merge"`, so that declaring
+is light and the heavy imports happen in the worker alone. What a pass declares is checked here:
+the kind of its input before the run, the kind of its output and the unharmed input after it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from drupe.core.declared import Declared
+from drupe.core.digest import value_digest
+from drupe.core.errors import ContractError, Refused
+from drupe.core.files import files_below
+from drupe.core.job import Job
+from drupe.core.model import KINDS, Model, missing_files
+from drupe.core.target import Target
+
+
+class Operation(Declared):
+    """What passes and metrics share: declared input kinds, a version, deciding libraries.
+
+    takes: the kinds of model that it works on.
+    version: goes up when the result for the same fields and input changes.
+    libraries: distributions whose versions decide the result; they are part of the key.
+    extra: the extra of drupe that installs them, for the error that says they are missing.
+    preload: modules that the fork server imports before it forks a step of this operation.
+    work: "module:function", imported in the worker; a plug-in may define `run` instead.
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ()
+    gives: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+    libraries: ClassVar[tuple[str, ...]] = ()
+    extra: ClassVar[str] = ""
+    preload: ClassVar[tuple[str, ...]] = ()
+    work: ClassVar[str] = ""
+
+    def key(self, name: str, parents: tuple[str, ...], digest: Callable[[Path], str]) -> str:
+        """Return the step's cache key (64 hex digits) under its registered `name`."""
+        return value_digest(self.key_parts(name, parents, digest))
+
+    def key_parts(
+        self, name: str, parents: tuple[str, ...], digest: Callable[[Path], str]
+    ) -> dict[str, Any]:
+        """Return what the key is the hash of: no path, no secret, no time."""
+        return {
+            "format": 1,
+            "operation": name,
+            "version": self.version,
+            "fields": self.key_form(digest),
+            "libraries": {library: installed_version(library) for library in self.libraries},
+            "parents": list(parents),
+        }
+
+    def missing_libraries(self) -> list[str]:
+        """Return which of the deciding libraries are not installed."""
+        return [library for library in self.libraries if installed_version(library) is None]
+
+    def refusal(self, kind: str, target: Target) -> Refused | None:
+        """Return why this operation cannot work on a model of `kind` for `target`, or None.
+
+        Subclasses extend it with what their fields rule out; it is asked at plan time.
+        """
+        if kind not in self.takes:
+            return Refused(
+                type(self).__name__,
+                f"works on {' or '.join(self.takes)}, but what comes before gives {kind}",
+                "Mend the order of the passes.",
+            )
+        missing = self.missing_libraries()
+        if missing:
+            remedy = f'pip install "drupe[{self.extra}]"' if self.extra else "Install them."
+            return Refused(type(self).__name__, f"needs {', '.join(missing)}", remedy)
+        return None
+
+    def function(self) -> Callable[..., None]:
+        """Return the work itself, importing it: the worker's business."""
+        if self.work:
+            module, _, name = self.work.partition(":")
+            function = getattr(importlib.import_module(module), name)
+            return lambda *arguments: function(self, *arguments)
+        run: Callable[..., None] | None = getattr(self, "run", None)
+        if run is None:
+            raise ContractError(
+                type(self).__name__,
+                "declares neither `work` nor `run`",
+                "Developer of this pass: name a function, or define run(self, model, out, job).",
+            )
+        return run
+
+
+class Pass(Operation):
+    """A model in, a model out.
+
+    proof: the registered name of a metric that compares the result with the input and raises
+        when they do not belong together; the engine runs it as a step of its own.
+    """
+
+    proof: ClassVar[str] = ""
+
+    def apply(self, model: Model, out: Path, job: Job) -> None:
+        """Do the work of this pass into the empty folder `out`, and check the declaration."""
+        name = type(self).__name__
+        if model.kind not in self.takes:
+            raise ContractError(
+                name, f"was given {model.kind}, takes {', '.join(self.takes)}", "Mend the plan."
+            )
+        before = _marks(model.path)
+        self.function()(model, out, job)
+        missing = missing_files(self.gives, out)
+        if missing:
+            raise ContractError(
+                name,
+                f"declares that it gives {KINDS[self.gives].meaning}, but its output lacks "
+                f"{', '.join(missing)}",
+                "Developer of this pass: write these files, or declare another kind in `gives`.",
+            )
+        if _marks(model.path) != before:
+            raise ContractError(
+                name,
+                f"changed its input {model.path}",
+                "Developer of this pass: write below `out` only.",
+            )
+
+
+class Metric(Operation):
+    """A model in (and a reference model, if `compares`), a score out: `score.json`."""
+
+    gives: ClassVar[str] = "score"
+    compares: ClassVar[bool] = False
+
+    def apply(self, model: Model, reference: Model | None, out: Path, job: Job) -> None:
+        """Measure `model` (against `reference`) and write score.json below `out`."""
+        given = (model, reference) if self.compares else (model,)
+        self.function()(*given, out, job)
+        if missing_files("score", out):
+            raise ContractError(
+                type(self).__name__, "wrote no score.json", "Developer of this metric: write one."
+            )
+
+
+def installed_version(distribution: str) -> str | None:
+    """Return the installed version of a distribution without importing it, or None."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _marks(folder: Path) -> list[tuple[str, int, int]]:
+    return [
+        (file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files_below(folder)
+    ]

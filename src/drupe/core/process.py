@@ -1,0 +1,81 @@
+"""What differs between operating systems about processes: memory, death, sessions.
+
+Nothing else in drupe reads /proc, calls prctl or knows a signal's meaning.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its parent dies (Linux; elsewhere nothing)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def anonymous_bytes(pid: int) -> int:
+    """Return the memory that process `pid` holds and nobody can take back: RssAnon.
+
+    Mapped files (safetensors, an ONNX model's weights) are not in it: their pages are given up
+    when others need them. 0 where the system does not tell (or the process is gone).
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    for line in status.splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def peak_anonymous_available() -> bool:
+    """Return whether `anonymous_bytes` tells anything on this system."""
+    return anonymous_bytes(os.getpid()) > 0
+
+
+def death(status: int) -> str:
+    """Return in words how a process ended that left the wait status `exit code or -signal`."""
+    if status >= 0:
+        return f"ended with exit code {status}"
+    name = signal.Signals(-status).name
+    meanings = {
+        "SIGKILL": "was killed (SIGKILL), most likely because the machine ran out of memory",
+        "SIGSEGV": "crashed (SIGSEGV, a fault in a native library)",
+        "SIGABRT": "was aborted (SIGABRT, a fault in a native library)",
+        "SIGBUS": "crashed (SIGBUS, a file was cut short or the disk is full)",
+        "SIGILL": "crashed (SIGILL, an instruction that this processor lacks)",
+    }
+    return meanings.get(name, f"was ended by {name}")
+
+
+def usable_cores() -> int:
+    """Return how many cores this process may use (container limits and affinity included)."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    try:  # a container's share: "200000 100000" is two cores
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        cores = min(cores, max(1, int(quota) // int(period)))
+    except (OSError, ValueError):
+        pass
+    return cores
+
+
+def total_memory_bytes() -> int:
+    """Return the memory of the machine, or of the container if that has less."""
+    total = (
+        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 0
+    )
+    try:
+        total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):
+        pass
+    return total

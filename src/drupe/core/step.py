@@ -1,0 +1,84 @@
+"""A step is a pure function of files: this file is what every system runs, wherever it is.
+
+    drupe step --spec step.json --out DIR
+
+The spec holds the operation by name, its fields, its input models and the threads; nothing of
+the machine that planned it is needed beside the files that it names.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from drupe.core.errors import DrupeError
+from drupe.core.job import Job
+from drupe.core.model import Model
+from drupe.core.operation import Metric, Operation, Pass
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class StepSpec:
+    """All that a worker has to know. `models` is (input,) or (input, reference)."""
+
+    key: str
+    group: str  # "passes" or "metrics": the table in which `operation` is looked up
+    operation: str
+    fields: dict[str, Any]
+    models: tuple[Model, ...]
+    threads: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the spec as plain JSON values."""
+        return {
+            "format": FORMAT,
+            "key": self.key,
+            "group": self.group,
+            "operation": self.operation,
+            "fields": self.fields,
+            "models": [model.to_json() for model in self.models],
+            "threads": self.threads,
+        }
+
+    @classmethod
+    def read(cls, file: Path) -> StepSpec:
+        """Return the spec in `file`; raises DrupeError when it is of another format."""
+        value = json.loads(file.read_text())
+        if value.get("format") != FORMAT:
+            raise DrupeError(
+                str(file),
+                f"is of format {value.get('format')}, this drupe reads {FORMAT}",
+                "Run the step with the drupe that planned it.",
+            )
+        return cls(
+            key=value["key"],
+            group=value["group"],
+            operation=value["operation"],
+            fields=value["fields"],
+            models=tuple(Model.from_json(model) for model in value["models"]),
+            threads=value["threads"],
+        )
+
+
+def execute(
+    spec: StepSpec, find: Callable[[str, str], type[Operation]], out: Path, job: Job
+) -> None:
+    """Do the step into the folder `out`.
+
+    `find(group, name)` gives the class of the operation: the catalog's look-up.
+    """
+    operation = find(spec.group, spec.operation).model_validate_json(json.dumps(spec.fields))
+    out.mkdir(parents=True, exist_ok=True)
+    job.scratch.mkdir(parents=True, exist_ok=True)
+    if isinstance(operation, Pass):
+        operation.apply(spec.models[0], out, job)
+    elif isinstance(operation, Metric):
+        reference = spec.models[1] if len(spec.models) > 1 else None
+        operation.apply(spec.models[0], reference, out, job)
+    else:
+        raise TypeError(f"{spec.operation} is neither a pass nor a metric")

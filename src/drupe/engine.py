@@ -1,0 +1,160 @@
+"""THE MAIN JOB, top to bottom: plan -> apply each step through the cache -> choose -> deliver."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from drupe import plan
+from drupe.config.load import load
+from drupe.config.schema import Workflow
+from drupe.core.cache import Result
+from drupe.core.files import files_below
+from drupe.core.model import KINDS, Model
+from drupe.core.process import usable_cores
+from drupe.core.step import StepSpec
+from drupe.outcome import Outcome, Stage
+from drupe.output import model_folder, refuse_foreign, write_output
+from drupe.plan import INPUT, Plan, Step
+from drupe.systems.local import LocalSystem
+
+
+class Listener:
+    """Hears what a run does; a client that shows it overrides what it needs."""
+
+    def planned(self, plan: Plan) -> None:
+        """The plan is made; nothing is done yet."""
+
+    def started(self, step: Step) -> None:
+        """A step that is not in the cache begins."""
+
+    def event(self, step: Step, event: dict[str, Any]) -> None:
+        """A running step tells its progress, its memory, a note or a warning."""
+
+    def finished(self, step: Step, result: Result) -> None:
+        """A step's result is there, found or made."""
+
+    def warning(self, text: str) -> None:
+        """Something may be wrong, and the run goes on."""
+
+
+def run(
+    config: str | Path | Workflow,
+    *,
+    system: str | None = None,
+    target: str | None = None,
+    output: str | None = None,
+    force: bool = False,
+    listener: Listener | None = None,
+) -> Outcome:
+    """Do the job that `config` describes, and return its outcome.
+
+    config: a file, or a workflow that `config.load` returned. system, target, output: in place
+    of what the file says (see `config.load.load`). force: work again what is in the cache.
+    Raises ConfigError, Refused before any work; StepError when a step fails, with what was
+    finished before it kept; Interrupted on Ctrl-C.
+    """
+    started = time.monotonic()
+    heard = listener or Listener()
+    workflow = (
+        config if isinstance(config, Workflow) else load(Path(config), system, target, output)
+    )
+    planned = plan.make(workflow, heard.warning)
+    refuse_foreign(planned)
+    heard.planned(planned)
+    results = apply_steps(planned, heard, force)
+    planned.cache.save_digests()
+    outcome = Outcome(
+        plan=planned,
+        stages=tuple(stage_of(planned, name, results) for name in planned.stages),
+        path=model_folder(planned),
+        seconds=time.monotonic() - started,
+    )
+    write_output(outcome)
+    return outcome
+
+
+def apply_steps(planned: Plan, heard: Listener, force: bool) -> dict[str, Result]:
+    """Work every step through the cache; return the results by the names of the steps."""
+    results: dict[str, Result] = {}
+    models = {INPUT: planned.source.model}
+    steps = planned.steps if force else planned.to_run
+    preload = tuple(dict.fromkeys(module for step in steps for module in step.operation.preload))
+    with LocalSystem(preload) as system:
+        if steps:
+            system.warm_up()
+        for step in planned.steps:
+            read = tuple(models[name] for name in step.reads)
+            result = apply(step, read, planned, system, heard, force)
+            results[step.name] = result
+            if step.role == "pass":
+                models[step.stage] = result.model
+            heard.finished(step, result)
+    return results
+
+
+def apply(
+    step: Step,
+    read: tuple[Model, ...],
+    planned: Plan,
+    system: LocalSystem,
+    heard: Listener,
+    force: bool,
+) -> Result:
+    """Return the step's result: from the cache, or by the system."""
+    spec = StepSpec(
+        key=step.key,
+        group=step.group,
+        operation=step.registered,
+        fields=json.loads(step.operation.model_dump_json()),
+        models=read,
+        threads=usable_cores(),
+    )
+
+    def work(folder: Path) -> Any:
+        heard.started(step)
+        return system.run(spec, folder, lambda event: heard.event(step, event))
+
+    base = read[0] if KINDS[step.operation.gives].has_base else None
+    parents = tuple(model.digest for model in read)
+    result = planned.cache.run(step.key, step.operation.gives, parents, work, base, force)
+    return replace(result, model=replace(result.model, remote_code=read[0].remote_code))
+
+
+def stage_of(planned: Plan, name: str, results: dict[str, Result]) -> Stage:
+    """Return the stage `name` with all that was measured of it."""
+    about = [step for step in planned.steps if step.stage == name]
+    made = next((results[step.name] for step in about if step.role == "pass"), None)
+    proof = next((results[step.name] for step in about if step.role == "proof"), None)
+    scored = {
+        step.name.removeprefix(f"{name}: "): results[step.name].model.path
+        for step in about
+        if step.role == "metric"
+    }
+    model = made.model if made else planned.source.model
+    return Stage(
+        name=name,
+        kind=model.kind,
+        model=model,
+        size_bytes=made.size_bytes
+        if made
+        else sum(f.stat().st_size for f in files_below(model.path)),
+        seconds=made.seconds if made else 0.0,
+        peak_bytes=made.peak_bytes if made else 0,
+        facts=made.facts if made else {},
+        scores={metric: _read(path / "score.json") for metric, path in scored.items()},
+        answers={
+            metric: _read(path / "items.json")
+            for metric, path in scored.items()
+            if (path / "items.json").exists()
+        },
+        proof=_read(proof.model.path / "score.json") if proof else None,
+    )
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text())

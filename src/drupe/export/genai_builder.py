@@ -1,0 +1,248 @@
+"""Export by ONNX Runtime GenAI's own model builder, and only what loads afterwards counts.
+
+The builder is run by its documented entry, `python -m onnxruntime_genai.models.builder`, but in
+this process: a worker is a forked child in which torch and transformers are loaded, so a tiny
+model takes 1 s instead of 5 s. The builder needs the whole model in memory.  Heavy file: the
+worker imports it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import runpy
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import onnxruntime_genai
+import torch
+
+from drupe.core.errors import DrupeError
+from drupe.core.job import Job
+from drupe.core.model import Model
+from drupe.export.passes import ExportGenAI
+
+WHERE = "ModelBuilder"
+ENTRY = "onnxruntime_genai.models.builder"
+PROBE_PROMPT = "Hello, how are you?"
+PROBE_TOKENS = 4
+# What generation_config.json may say, GenAI's search knows, and the builder (0.18) does not carry
+# over: it takes the sampling settings and the special tokens alone.
+CARRIED_SETTINGS = ("repetition_penalty", "no_repeat_ngram_size", "length_penalty")
+
+
+def export(step: ExportGenAI, model: Model, out: Path, job: Job) -> None:
+    """Write the checkpoint `model` as an ONNX Runtime GenAI folder into `out`.
+
+    Raises DrupeError when the builder does not know the architecture or fails, and when what it
+    wrote does not load and answer (its exit code is 0 either way).
+    """
+    architecture = _architecture(model.path)
+    cache = job.scratch / "builder-cache"
+    torch.set_num_threads(job.threads)
+    _run_builder(_arguments(step, model.path, out, cache), architecture)
+    shutil.rmtree(cache, ignore_errors=True)
+    graph = _finish_settings(step, model.path, out)
+    _check_no_path_left(out, (model.path, out, job.scratch))
+    job.facts["size_bytes"] = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    _check_result(step, graph, out, job)
+
+
+def _architecture(checkpoint: Path) -> str:
+    """Return the class name that the checkpoint's config.json gives its architecture."""
+    names = json.loads((checkpoint / "config.json").read_text(encoding="utf-8")).get(
+        "architectures"
+    )
+    if not names:
+        raise DrupeError(
+            WHERE,
+            f"{checkpoint / 'config.json'} names no architecture",
+            'Add "architectures": ["<class>"] as the model\'s publisher has it.',
+        )
+    return str(names[0])
+
+
+def _arguments(step: ExportGenAI, checkpoint: Path, out: Path, cache: Path) -> list[str]:
+    """Return the builder's command line, in the words of onnxruntime-genai 0.18."""
+    options = {}
+    if step.precision in ("int4", "int8"):
+        # Up to 0.17 these were `int4_block_size` and `int4_accuracy_level`.
+        options["block_size"] = str(step.int4_block_size)
+        if step.int4_accuracy_level is not None:
+            options["accuracy_level"] = str(step.int4_accuracy_level)
+    for name in ("exclude_embeds", "exclude_lm_head"):
+        if getattr(step, name):
+            options[name] = "true"
+    arguments = ["-i", str(checkpoint), "-o", str(out), "-c", str(cache)]
+    arguments += ["-p", step.precision, "-e", step.target.short_provider]
+    if options:
+        arguments += ["--extra_options", *(f"{key}={value}" for key, value in options.items())]
+    return arguments
+
+
+def _run_builder(arguments: list[str], architecture: str) -> None:
+    try:
+        with _command_line(arguments):
+            runpy.run_module(ENTRY, run_name="__main__")
+    except NotImplementedError as fault:
+        raise DrupeError(
+            WHERE,
+            f"onnxruntime-genai {onnxruntime_genai.__version__} does not export {architecture}: "
+            f"{fault}",
+            "Choose a model of an architecture that its builder knows, or a newer "
+            "onnxruntime-genai.",
+        ) from fault
+    except MemoryError:
+        raise  # the worker has words for it
+    except SystemExit as fault:
+        if fault.code not in (None, 0):
+            raise DrupeError(
+                WHERE,
+                f"the builder of onnxruntime-genai {onnxruntime_genai.__version__} refused its "
+                f"arguments ({fault.code}): {' '.join(arguments)}",
+                "See the step's log; install the onnxruntime-genai that drupe names.",
+            ) from fault
+    except Exception as fault:
+        raise DrupeError(
+            WHERE,
+            f"the builder failed on {architecture}: {type(fault).__name__}: {fault}",
+            "See the step's log for where; try another precision or a newer onnxruntime-genai.",
+        ) from fault
+
+
+@contextlib.contextmanager
+def _command_line(arguments: list[str]) -> Iterator[None]:
+    """Have sys.argv hold `arguments`, and git find no repository, for the time of the context.
+
+    The builder stamps the graph with the commit of whatever git repository encloses the
+    installation (a virtual environment inside the user's project), so that the same model would
+    have other bytes after each commit. Without a repository it takes its own version.
+    """
+    before, git = sys.argv, os.environ.get("GIT_DIR")
+    sys.argv = [ENTRY, *arguments]
+    os.environ["GIT_DIR"] = os.devnull
+    try:
+        yield
+    finally:
+        sys.argv = before
+        if git is None:
+            del os.environ["GIT_DIR"]
+        else:
+            os.environ["GIT_DIR"] = git
+
+
+def _finish_settings(step: ExportGenAI, checkpoint: Path, out: Path) -> Path:
+    """Complete genai_config.json in `out`; return the path of the ONNX graph that it names.
+
+    Without a thread count ONNX Runtime GenAI uses one thread: half the speed on two cores.
+    """
+    file = out / "genai_config.json"
+    if not file.is_file():
+        raise _incomplete("genai_config.json")
+    settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    decoder = settings["model"]["decoder"]
+    if step.target.threads is not None:
+        decoder["session_options"]["intra_op_num_threads"] = step.target.threads
+    generation = checkpoint / "generation_config.json"
+    if generation.is_file():
+        wanted = json.loads(generation.read_text(encoding="utf-8"))
+        for name in CARRIED_SETTINGS:
+            if wanted.get(name) is not None:
+                settings["search"][name] = wanted[name]
+    file.write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
+    graph: Path = out / decoder["filename"]
+    for name in (graph.name, "tokenizer.json"):
+        if not (out / name).is_file():
+            raise _incomplete(name)
+    if (checkpoint / "chat_template.jinja").is_file():
+        # transformers writes it too; a template that it did not read would be lost in silence.
+        shutil.copyfile(checkpoint / "chat_template.jinja", out / "chat_template.jinja")
+    return graph
+
+
+def _incomplete(name: str) -> DrupeError:
+    return DrupeError(
+        WHERE,
+        f"the builder ended without a word, but wrote no {name}",
+        "See the step's log. The checkpoint needs a tokenizer of its own (tokenizer.json).",
+    )
+
+
+def _check_no_path_left(out: Path, folders: tuple[Path, ...]) -> None:
+    """Raise DrupeError if a file (weights aside) tells where it was made."""
+    words = [str(folder.absolute()).encode() for folder in folders]
+    for file in out.rglob("*"):
+        if file.is_file() and file.suffix != ".data":
+            content = file.read_bytes()
+            for word in words:
+                if word in content:
+                    raise DrupeError(
+                        WHERE,
+                        f"{file.name} holds a path of this machine ({word.decode()})",
+                        "Remove the path from the checkpoint's own files; otherwise report it.",
+                    )
+
+
+def _check_result(step: ExportGenAI, graph: Path, out: Path, job: Job) -> None:
+    """Load and run what was written where this machine can; elsewhere check the graph."""
+    if step.exclude_embeds or step.exclude_lm_head:
+        _check_graph(step, graph)
+        job.note("export: the graph is valid; a model without embeddings or head is not run")
+    elif step.target.provider in onnxruntime.get_available_providers():
+        job.facts["probe_tokens"] = _answer(step, out)
+    else:
+        _check_graph(step, graph)
+        job.note(
+            f"export: the graph is valid; not run: {step.target.provider} is not on this machine"
+        )
+
+
+def _answer(step: ExportGenAI, out: Path) -> list[int]:
+    """Return the ids of a few greedy tokens that GenAI gives; raise DrupeError if it cannot."""
+    try:
+        model = onnxruntime_genai.Model(str(out))
+        tokenizer = onnxruntime_genai.Tokenizer(model)
+        prompt = tokenizer.encode(PROBE_PROMPT)
+        parameters = onnxruntime_genai.GeneratorParams(model)
+        parameters.set_search_options(max_length=len(prompt) + PROBE_TOKENS, do_sample=False)
+        generator = onnxruntime_genai.Generator(model, parameters)
+        generator.append_tokens(prompt)
+        finite = bool(np.isfinite(generator.get_logits()).all())
+        while not generator.is_done():
+            generator.generate_next_token()
+    except Exception as fault:
+        raise _does_not_load(step, str(fault)) from fault
+    if not finite:
+        raise _does_not_load(step, "its logits are not finite")
+    return [int(token) for token in generator.get_sequence(0)[len(prompt) :]]
+
+
+def _check_graph(step: ExportGenAI, graph: Path) -> None:
+    """Raise DrupeError unless ONNX Runtime takes `graph` for valid, whoever may run it.
+
+    A session on the CPU resolves every node and type, contrib operators included (onnx.checker
+    knows none of them). A kernel that the CPU lacks is no fault of the graph.
+    """
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    try:
+        onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as fault:
+        if "NOT_IMPLEMENTED" not in str(fault):
+            raise _does_not_load(step, str(fault)) from fault
+
+
+def _does_not_load(step: ExportGenAI, why: str) -> DrupeError:
+    return DrupeError(
+        WHERE,
+        f"the builder wrote {step.precision} for {step.target.provider}, but it does not run: {why}",
+        "Choose another precision or another version of onnxruntime-genai; the model itself is "
+        "not at fault.",
+    )

@@ -1,0 +1,45 @@
+"""`training_args`: the fields of transformers' TrainingArguments that LoRA honours.
+
+Each is handed on under its own name; what is not here is refused by name, never dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from drupe.core.declared import Declared
+
+
+class TrainingArgs(Declared):
+    """Defaults suit a LoRA of a small model; `max_steps`, where given, outweighs the epochs."""
+
+    seed: int = 42
+    data_seed: int = 42
+    num_train_epochs: float = Field(default=3, gt=0)
+    max_steps: int = Field(default=-1, ge=-1)
+    """Steps of the optimizer; -1: as the epochs give."""
+    per_device_train_batch_size: int = Field(default=1, ge=1)
+    per_device_eval_batch_size: int = Field(default=1, ge=1)
+    gradient_accumulation_steps: int = Field(default=1, ge=1)
+    gradient_checkpointing: bool = False
+    learning_rate: float = Field(default=2e-4, gt=0)
+    lr_scheduler_type: Literal[
+        "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
+    ] = "constant"
+    warmup_steps: float = Field(default=0, ge=0)
+    """Steps, or below 1 the fraction of all steps."""
+    optim: Literal["auto", "adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "auto"
+    """auto: fused AdamW."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    adam_epsilon: float = Field(default=1e-8, gt=0)
+    max_grad_norm: float = Field(default=1.0, ge=0)
+    train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = "random"
+    logging_steps: int = Field(default=10, ge=1)
+    eval_strategy: Literal["no", "steps", "epoch"] = "no"
+    eval_steps: int | None = Field(default=None, ge=1)
+    save_steps: int | None = Field(default=None, ge=1)
+    """Steps between checkpoints to go on from after a kill; None: about every 30 seconds."""

@@ -1,0 +1,144 @@
+"""The output folder: the model as its users load it, and what the run has to say of it.
+
+OUTPUT/PASS-PASS-PASS/cpu-cpu_model/   the model, with README.md, its card
+OUTPUT/report.json                     stages, scores, versions
+OUTPUT/config.lock.json                the config as it was read, and what pins it
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import drupe
+from drupe.core.cache import deliver, folder_in_place_of
+from drupe.core.errors import Refused
+from drupe.core.files import write_atomic
+from drupe.core.operation import installed_version
+from drupe.outcome import Outcome
+from drupe.plan import Plan
+from drupe.report.card import model_card
+from drupe.report.verdict import verdict
+
+FORMAT = 1
+
+
+def output_folder(planned: Plan) -> Path:
+    """Return the folder of the run's results."""
+    folder = Path(planned.workflow.file).resolve().parent
+    return (folder / planned.workflow.engine.output_dir).resolve()
+
+
+def model_folder(planned: Plan) -> Path:
+    """Return where the final model is delivered: Olive's names for the same place."""
+    chain = "-".join(planned.stages[1:]) or "input_model"
+    return output_folder(planned) / chain / f"{planned.workflow.target.label}_model"
+
+
+def refuse_foreign(planned: Plan) -> None:
+    """Refuse to replace a folder that no run of drupe has written."""
+    place, report = model_folder(planned), output_folder(planned) / "report.json"
+    if place.exists() and any(place.iterdir()) and _report(report) is None:
+        raise Refused(
+            str(place),
+            "is not empty, and was not written by drupe (there is no report.json of its)",
+            "Move it away, or name another folder with -o.",
+        )
+
+
+def write_output(outcome: Outcome) -> None:
+    """Deliver the final model and write report and lock; what is there already is left alone."""
+    planned = outcome.plan
+    folder = output_folder(planned)
+    if len(outcome.stages) > 1 and not _is_delivered(outcome):
+        with folder_in_place_of(outcome.path) as staging:
+            deliver(outcome.final.model.path, staging)
+            write_atomic(staging / "README.md", model_card(outcome).encode())
+    _write(folder / "config.lock.json", lock(planned))
+    _write(folder / "report.json", report(outcome))
+
+
+def _is_delivered(outcome: Outcome) -> bool:
+    written = _report(output_folder(outcome.plan) / "report.json")
+    return (
+        written is not None
+        and written.get("digest") == outcome.final.model.digest
+        and written.get("stages") == _stages(outcome)
+        and (outcome.path / "README.md").exists()
+    )
+
+
+def report(outcome: Outcome) -> dict[str, Any]:
+    """Return the run's report as JSON values; no path of this machine is in it."""
+    planned = outcome.plan
+    return {
+        "format": FORMAT,
+        "drupe": drupe.__version__,
+        "config": Path(planned.workflow.file).name,
+        "input_model": {"name": planned.source.name, "revision": planned.source.revision},
+        "target": planned.workflow.target.model_dump(),
+        "model": outcome.path.relative_to(output_folder(planned)).as_posix(),
+        "digest": outcome.final.model.digest,
+        "verdict": verdict(outcome),
+        "stages": _stages(outcome),
+        "libraries": _libraries(planned),
+    }
+
+
+def _stages(outcome: Outcome) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": stage.name,
+            "kind": stage.kind,
+            "digest": stage.model.digest,
+            "size_bytes": stage.size_bytes,
+            "seconds": stage.seconds,
+            "peak_bytes": stage.peak_bytes,
+            "scores": stage.scores,
+            "proof": stage.proof,
+            "facts": stage.facts,
+        }
+        for stage in outcome.stages
+    ]
+
+
+def _libraries(planned: Plan) -> dict[str, str | None]:
+    names = sorted({name for step in planned.steps for name in step.operation.libraries})
+    return {name: installed_version(name) for name in names}
+
+
+def lock(planned: Plan) -> dict[str, Any]:
+    """Return what pins the run: the config as read, the input's content, each step's key."""
+    return {
+        "format": FORMAT,
+        "drupe": drupe.__version__,
+        "config": planned.workflow.raw,
+        "target": planned.workflow.target.model_dump(),
+        "input_model": {
+            "name": planned.source.name,
+            "revision": planned.source.revision,
+            "digest": planned.source.model.digest,
+        },
+        "steps": {step.name: step.key for step in planned.steps},
+        "libraries": _libraries(planned),
+    }
+
+
+def _write(file: Path, value: dict[str, Any]) -> None:
+    """Write `value` with the time it was first written, unless the file says the same already."""
+    written = _report(file)
+    if written is not None and {**written, "written": None} == {**value, "written": None}:
+        return
+    value = {**value, "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+    write_atomic(file, json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def _report(file: Path) -> dict[str, Any] | None:
+    """Return a report or lock that drupe wrote, or None."""
+    try:
+        value = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) and "drupe" in value else None

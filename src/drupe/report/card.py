@@ -1,0 +1,85 @@
+"""The model card: the README.md that travels with the model."""
+
+from __future__ import annotations
+
+import json
+
+import drupe
+from drupe.core.operation import installed_version
+from drupe.outcome import Outcome
+from drupe.plan import Plan
+from drupe.report.table import markdown
+from drupe.report.verdict import verdict
+
+LOADING = """```python
+import onnxruntime_genai as og
+
+model = og.Model("FOLDER")
+tokenizer = og.Tokenizer(model)
+parameters = og.GeneratorParams(model)
+parameters.set_search_options(max_length=256, do_sample=False)
+generator = og.Generator(model, parameters)
+generator.append_tokens(tokenizer.encode("PROMPT"))
+while not generator.is_done():
+    generator.generate_next_token()
+print(tokenizer.decode(generator.get_sequence(0)))
+```"""
+
+
+def model_card(outcome: Outcome) -> str:
+    """Return the card: base, data, recipe, figures, where it ran, how to load it."""
+    planned = outcome.plan
+    source = planned.source
+    base = source.name + (f" (revision {source.revision})" if source.revision else "")
+    parts = [
+        f"# {source.name.split('/')[-1]}: {', '.join(planned.stages[1:])}",
+        verdict(outcome),
+        f"- **Base model:** {base}, content digest `{source.model.digest[:16]}`",
+        *(f"- **Data:** {line}" for line in _data(planned)),
+        f"- **Made with:** drupe {drupe.__version__}",
+        "",
+        "## Recipe",
+        "```json\n"
+        + json.dumps(planned.workflow.raw.get("passes", {}), indent=2, ensure_ascii=False)
+        + "\n```",
+        "## Measured",
+        markdown(outcome),
+        f"**Verified on:** {_verified(outcome)}",
+        f"**Not run:** {_not_run(outcome)}",
+    ]
+    if outcome.final.kind == "onnx-genai":
+        parts += ["## Load it", LOADING]
+    return "\n\n".join(parts) + "\n"
+
+
+def _data(planned: Plan) -> list[str]:
+    """Return a line for each data file that the passes name: its name and content digest."""
+    lines: dict[str, None] = {}
+    for step in planned.steps:
+        if step.role == "pass":
+            for path in step.operation.input_paths():
+                if path.is_file():
+                    digest = planned.cache.digests.digest(path)
+                    lines[f"{path.name}, content digest `{digest[:16]}`"] = None
+    return list(lines)
+
+
+def _verified(outcome: Outcome) -> str:
+    if not outcome.final.scores:
+        return "nothing was measured."
+    measured = ", ".join(name for name, score in outcome.scores.items() if "value" in score)
+    runtime = "onnxruntime" if outcome.final.kind == "onnx-genai" else "torch"
+    if not measured:
+        return "nothing: the target's provider is not on the machine that built it."
+    version = installed_version(runtime)
+    return f"{outcome.plan.workflow.target.provider} ({runtime} {version}): {measured}."
+
+
+def _not_run(outcome: Outcome) -> str:
+    skipped = [
+        f"{name} ({score['skipped']})"
+        for name, score in outcome.scores.items()
+        if "skipped" in score
+    ]
+    others = "any other execution provider, device or machine"
+    return "; ".join([*skipped, others]) + "."

@@ -1,0 +1,44 @@
+"""The table of stages: quality, size, time and memory of each, for the terminal and the card."""
+
+from __future__ import annotations
+
+from drupe.outcome import Outcome
+from drupe.report.verdict import meaning
+from drupe.report.words import duration, score_text, size
+
+
+def header(outcome: Outcome) -> list[str]:
+    """Return the column titles."""
+    return ["stage", "pass", *_metrics(outcome), "size", "time", "peak memory"]
+
+
+def rows(outcome: Outcome) -> list[list[str]]:
+    """Return a row for each stage, in the order of the chain."""
+    return [
+        [
+            meaning(stage, outcome),
+            stage.name if stage is not outcome.stages[0] else "",
+            *(score_text(stage.scores.get(metric)) for metric in _metrics(outcome)),
+            size(stage.size_bytes),
+            duration(stage.seconds) if stage is not outcome.stages[0] else "",
+            size(stage.peak_bytes) if stage.peak_bytes else "",
+        ]
+        for stage in outcome.stages
+    ]
+
+
+def _metrics(outcome: Outcome) -> list[str]:
+    """Return the metrics that give a number for some stage, in their first order."""
+    names = (
+        name
+        for stage in outcome.stages
+        for name, score in stage.scores.items()
+        if "value" in score or "skipped" in score
+    )
+    return list(dict.fromkeys(names))
+
+
+def markdown(outcome: Outcome) -> str:
+    """Return the table in Markdown."""
+    lines = [header(outcome), ["---"] * len(header(outcome)), *rows(outcome)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,72 @@
+"""The verdict: one sentence that says what the chain did to the model."""
+
+from __future__ import annotations
+
+from drupe.outcome import Outcome, Stage
+from drupe.report.words import percent, size
+
+MEANINGS = {
+    "hf": "checkpoint",
+    "hf-adapter": "tuned",
+    "onnx-genai": "ONNX",
+    "files": "files",
+}
+
+
+def meaning(stage: Stage, outcome: Outcome) -> str:
+    """Return what a stage is to a reader: base, tuned, merged, int4 ONNX."""
+    if stage is outcome.stages[0]:
+        return "base"
+    step = next(
+        step for step in outcome.plan.steps if step.role == "pass" and step.stage == stage.name
+    )
+    precision = getattr(step.operation, "precision", None)
+    if precision:
+        return f"{precision} {MEANINGS[stage.kind]}"
+    if stage.kind == "hf" and "hf-adapter" in step.operation.takes:
+        return "merged"
+    return MEANINGS[stage.kind]
+
+
+def verdict(outcome: Outcome) -> str:
+    """Return the sentence."""
+    first, last = outcome.stages[0], outcome.final
+    if last is first:
+        return f"The input model takes {size(first.size_bytes)}; no pass was asked for."
+    sentence = _quality(outcome, first, last)
+    smaller = f"The final model takes {size(last.size_bytes)}"
+    if first.size_bytes:
+        smaller += f", {percent(last.size_bytes / first.size_bytes)} of the input model's size"
+    return f"{sentence}{smaller}."
+
+
+def _quality(outcome: Outcome, first: Stage, last: Stage) -> str:
+    metric = next((name for name, score in last.scores.items() if "value" in score), None)
+    if metric is None or "value" not in first.scores.get(metric, {}):
+        return ""
+    before, after = first.scores[metric], last.scores[metric]
+    rows = f" on {after['count']} phrases" if metric == "accuracy" else ""
+    if metric == "accuracy":
+        moved = f"from {percent(before['value'])} to {percent(after['value'])}"
+    else:
+        moved = f"from {before['value']:.3g} to {after['value']:.3g}"
+    return f"{metric.capitalize()}{rows} went {moved}{_flips(outcome, metric, last)}. "
+
+
+def flips(outcome: Outcome, metric: str) -> tuple[int, int] | None:
+    """Return (answers that the final model gives otherwise than the tuned one, answers)."""
+    tuned = next((stage for stage in outcome.stages if stage.kind == "hf-adapter"), None)
+    last = outcome.final
+    if tuned is None or tuned is last or metric not in tuned.answers or metric not in last.answers:
+        return None
+    pairs = list(zip(tuned.answers[metric], last.answers[metric], strict=True))
+    return sum(one[0] != other[0] for one, other in pairs), len(pairs)
+
+
+def _flips(outcome: Outcome, metric: str, last: Stage) -> str:
+    counted = flips(outcome, metric)
+    if counted is None:
+        return ""
+    changed, count = counted
+    of_tuned = f"{changed} of {count} answers ({percent(changed / count)})"
+    return f"; {meaning(last, outcome)} changes {of_tuned} of the tuned model"

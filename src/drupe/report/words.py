@@ -1,0 +1,41 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+
+def size(count: float) -> str:
+    """Return bytes in decimal units, three digits: 4.82 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(count) < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def duration(seconds: float) -> str:
+    """Return a time: 0.4 s, 24 s, 3 min 10 s, 2 h 5 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage with one decimal: 97.1 %."""
+    return f"{100 * share:.1f} %"
+
+
+def score_text(score: dict[str, object] | None) -> str:
+    """Return a score with its 95 % interval, or what there is in its place."""
+    if not score or "value" not in score:
+        return "not run" if score else ""
+    value, low, high = (
+        float(str(score.get(key, score["value"]))) for key in ("value", "low", "high")
+    )
+    if score.get("metric") == "accuracy":
+        return f"{100 * value:.1f} % ({100 * low:.1f}-{100 * high:.1f})"
+    return f"{value:.4g} ({low:.4g}-{high:.4g})"

@@ -1,0 +1,89 @@
+"""The process in which one step is done: its environment, its output, its last words."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import time
+import traceback
+from pathlib import Path
+
+from drupe.catalog import find
+from drupe.core.errors import DrupeError
+from drupe.core.job import Job, event_line
+from drupe.core.step import StepSpec, execute
+
+# What dependencies send or print by themselves is off; Hub access is the client's business, so
+# that a step works on files alone. A spinning OpenMP pool on busy cores is 4-10x slower.
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "DO_NOT_TRACK": "1",
+    "DISABLE_TELEMETRY": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "warning",
+    "WANDB_MODE": "offline",
+    "GOMP_SPINCOUNT": "0",
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "KMP_BLOCKTIME": "0",
+}
+
+
+def quiet_dependencies() -> None:
+    """Set the worker's environment; before the first heavy import."""
+    os.environ.update(ENVIRONMENT)
+
+
+def redirect_output(log: Path) -> None:
+    """Send standard output and error of this process, C++ libraries included, to `log`."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def run_step(spec_file: Path, out: Path) -> int:
+    """Do the step of `spec_file` into `out`; return the exit code.
+
+    Beside the spec lie its scratch folder and the file `events`, to which a line is added for
+    each thing to tell. The last line says how it ended.
+    """
+    gc.freeze()  # after a fork: do not touch (and so copy) the pages of what is preloaded
+    with (spec_file.parent / "events").open("a", encoding="utf-8") as events:
+
+        def send(event: dict[str, object]) -> None:
+            events.write(event_line(event))
+            events.flush()
+
+        try:
+            spec = StepSpec.read(spec_file)
+            os.environ["OMP_NUM_THREADS"] = str(spec.threads)
+            job = Job(spec_file.parent / "scratch", spec.threads, send)
+            started = time.monotonic()
+            execute(spec, find, out, job)
+            seconds = time.monotonic() - started
+            json.dumps(job.facts)  # a fact that is no JSON is this step's fault, told here
+            send({"event": "done", "facts": job.facts, "seconds": seconds})
+            return 0
+        except DrupeError as fault:
+            traceback.print_exc()
+            send(
+                {
+                    "event": "failed",
+                    "where": fault.where,
+                    "what": fault.what,
+                    "remedy": fault.remedy,
+                }
+            )
+        except MemoryError as fault:
+            traceback.print_exc()
+            send({"event": "failed", "what": f"ran out of memory: {fault}"})
+        except BaseException as fault:
+            traceback.print_exc()
+            last = traceback.extract_tb(fault.__traceback__)[-1]
+            place = f"{Path(last.filename).name}:{last.lineno}"
+            send({"event": "failed", "what": f"{type(fault).__name__}: {fault} ({place})"})
+        return 1

@@ -1,0 +1,110 @@
+"""Toy passes over folders of text files, as a third party would write them."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Literal
+
+from drupe import DrupeError, Job, Metric, Model, Pass
+
+
+class Reverse(Pass):
+    """Write each text file backwards."""
+
+    takes, gives = ("files",), "files"
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        for file in sorted(model.path.glob("*.txt")):
+            (out / file.name).write_text(file.read_text()[::-1])
+
+
+class Append(Pass):
+    """Append a text, and the content of a file if one is named."""
+
+    takes, gives = ("files",), "files"
+    text: str = ""
+    source: Path | None = None
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        more = self.source.read_text() if self.source else ""
+        job.note(f"appending {len(self.text) + len(more)} characters")
+        for file in sorted(model.path.glob("*.txt")):
+            (out / file.name).write_text(file.read_text() + self.text + more)
+        job.facts["appended"] = len(self.text) + len(more)
+
+
+class Slow(Pass):
+    """Count in the scratch folder, a tick at a time, and go on where a killed run stopped."""
+
+    takes, gives = ("files",), "files"
+    ticks: int = 5
+    seconds: float = 0.1
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        counter = job.scratch / "counter"
+        done = int(counter.read_text()) if counter.exists() else 0
+        started_from = done
+        while done < self.ticks:
+            time.sleep(self.seconds)
+            done += 1
+            counter.write_text(str(done))
+            job.progress("counting", done, self.ticks, "ticks")
+        (out / "count.txt").write_text(f"{started_from} {done}")
+
+
+class Breaks(Pass):
+    """End in every way in which a step can end that is not the right one."""
+
+    takes, gives = ("files",), "files"
+    how: Literal[
+        "exception", "error", "segfault", "killed", "exit", "memory", "nothing", "input", "sleep"
+    ]
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        (out / "half.txt").write_text("half")
+        getattr(self, f"_{self.how}")(model, out)
+
+    def _exception(self, model: Model, out: Path) -> None:
+        raise ValueError("a value that was wrong")
+
+    def _error(self, model: Model, out: Path) -> None:
+        raise DrupeError("Breaks.how", "is error", "Choose another.")
+
+    def _segfault(self, model: Model, out: Path) -> None:
+        ctypes.string_at(0)
+
+    def _killed(self, model: Model, out: Path) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def _exit(self, model: Model, out: Path) -> None:
+        os._exit(0)  # a clean exit status, and yet nothing was said to be done
+
+    def _memory(self, model: Model, out: Path) -> None:
+        raise MemoryError("too much was asked for")
+
+    def _nothing(self, model: Model, out: Path) -> None:
+        (out / "half.txt").unlink()
+
+    def _input(self, model: Model, out: Path) -> None:
+        file = next(model.path.glob("*.txt"))
+        file.chmod(0o644)
+        file.write_text("changed")
+
+    def _sleep(self, model: Model, out: Path) -> None:
+        time.sleep(60)
+
+
+class Length(Metric):
+    """Count the characters of all text files."""
+
+    takes = ("files",)
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        count = sum(len(file.read_text()) for file in model.path.glob("*.txt"))
+        score = {"metric": "length", "value": count, "low": count, "high": count, "count": 1}
+        (out / "score.json").write_text(json.dumps(score))
