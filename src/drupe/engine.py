@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,19 +26,19 @@ class Listener:
     """Hears what a run does; a client that shows it overrides what it needs."""
 
     def planned(self, plan: Plan) -> None:
-        """The plan is made; nothing is done yet."""
+        """Hear the plan; nothing is done yet."""
 
     def started(self, step: Step) -> None:
-        """A step that is not in the cache begins."""
+        """Hear that a step that is not in the cache begins."""
 
     def event(self, step: Step, event: dict[str, Any]) -> None:
-        """A running step tells its progress, its memory, a note or a warning."""
+        """Hear a running step tell its progress, its memory, a note or a warning."""
 
     def finished(self, step: Step, result: Result) -> None:
-        """A step's result is there, found or made."""
+        """Hear that a step's result is there, found or made."""
 
     def warning(self, text: str) -> None:
-        """Something may be wrong, and the run goes on."""
+        """Hear what may be wrong; the run goes on."""
 
 
 def run(

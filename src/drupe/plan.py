@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from drupe.catalog import METRICS, find
 from drupe.config.schema import NamedMetric, Workflow
@@ -202,7 +202,7 @@ def _metrics(workflow: Workflow) -> tuple[list[NamedMetric], list[str]]:
 def _evaluation_rows(workflow: Workflow) -> tuple[Dataset | None, str]:
     """Return the rows to measure on where no evaluator is named: those held out, if any are."""
     for named in workflow.passes:
-        step = named.step
+        step: Any = named.step
         held_out = getattr(step, "eval_data_config", None)
         if isinstance(held_out, Dataset):
             return held_out, f"Measured on {held_out.name} (no evaluator is named)."

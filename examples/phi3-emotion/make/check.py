@@ -18,13 +18,19 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from lexicon import TONES
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 PROMPT = "### Text: {phrase}\n### The tone is:\n"
 EXAMPLE = Path(__file__).resolve().parent.parent
@@ -46,12 +52,14 @@ def wilson_interval(hits: int, count: int, z: float = 1.959964) -> tuple[float, 
     return (middle - half) / scale, (middle + half) / scale
 
 
-def tone_tokens(tokenizer) -> list[int]:
+def tone_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the token number of each tone."""
     return [tokenizer(f"\n{tone}")["input_ids"][-1] for tone in TONES]
 
 
-def tone_scores(model: PreTrainedModel, tokenizer, rows: list[Row]) -> np.ndarray:
+def tone_scores(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: list[Row]
+) -> np.ndarray:
     """Return the log-probabilities of the tones for each row, from the PyTorch model."""
     scores = []
     model.eval()
@@ -63,7 +71,9 @@ def tone_scores(model: PreTrainedModel, tokenizer, rows: list[Row]) -> np.ndarra
     return np.stack(scores)
 
 
-def onnx_tone_scores(folder: Path, tokenizer, rows: list[Row]) -> np.ndarray:
+def onnx_tone_scores(
+    folder: Path, tokenizer: PreTrainedTokenizerBase, rows: list[Row]
+) -> np.ndarray:
     """Return the log-probabilities of the tones for each row, from the ONNX model."""
     import onnxruntime
 
@@ -95,7 +105,7 @@ def report_accuracy(title: str, scores: np.ndarray, rows: list[Row]) -> None:
     print(f"{title}: {share}; answers: {given}", flush=True)
 
 
-def word_count_answers(training: list[Row], rows: list[Row]) -> np.ndarray:
+def word_count_scores(training: list[Row], rows: list[Row]) -> np.ndarray:
     """Return scores of a naive Bayes classifier on words: what the words alone give away."""
     counts = {tone: Counter[str]() for tone in TONES}
     for row in training:
@@ -107,7 +117,9 @@ def word_count_answers(training: list[Row], rows: list[Row]) -> np.ndarray:
     return np.array(scores)
 
 
-def joined_blocks(tokenizer, rows: list[Row], size: int, generator: random.Random) -> torch.Tensor:
+def joined_blocks(
+    tokenizer: PreTrainedTokenizerBase, rows: list[Row], size: int, generator: random.Random
+) -> torch.Tensor:
     """Join the shuffled texts with end tokens and cut the whole into blocks of ``size``."""
     order = list(rows)
     generator.shuffle(order)
@@ -119,7 +131,9 @@ def joined_blocks(tokenizer, rows: list[Row], size: int, generator: random.Rando
     return torch.tensor(numbers[: count * size]).view(count, size)
 
 
-def padded_batch(tokenizer, rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+def padded_batch(
+    tokenizer: PreTrainedTokenizerBase, rows: list[Row]
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ids and labels of a line-by-line batch, padded on the right."""
     texts = [PROMPT.format(phrase=row["phrase"]) + row["tone"] for row in rows]
     lines = [[*numbers, tokenizer.eos_token_id] for numbers in tokenizer(texts)["input_ids"]]
@@ -130,7 +144,9 @@ def padded_batch(tokenizer, rows: list[Row]) -> tuple[torch.Tensor, torch.Tensor
     return ids, labels
 
 
-def batches_of(tokenizer, rows: list[Row], arguments: argparse.Namespace):
+def batches_of(
+    tokenizer: PreTrainedTokenizerBase, rows: list[Row], arguments: argparse.Namespace
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Yield (ids, labels) of all epochs."""
     generator = random.Random(arguments.seed)
     blocks = joined_blocks(tokenizer, rows, arguments.block, generator)
@@ -145,7 +161,10 @@ def batches_of(tokenizer, rows: list[Row], arguments: argparse.Namespace):
 
 
 def tune(
-    model: PreTrainedModel, tokenizer, rows: list[Row], arguments: argparse.Namespace
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[Row],
+    arguments: argparse.Namespace,
 ) -> PreTrainedModel:
     """Train a LoRA adapter on all tokens of the texts; return the merged model."""
     settings = LoraConfig(
@@ -187,7 +206,12 @@ def build_int4(merged: Path, folder: Path) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-def compare_int4(model: PreTrainedModel, tokenizer, held_out: dict, scratch: Path) -> None:
+def compare_int4(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    held_out: dict[str, list[Row]],
+    scratch: Path,
+) -> None:
     """Save the tuned model, build its int4 version and count the changed answers."""
     merged, folder = scratch / "merged", scratch / "int4"
     model.to(torch.bfloat16).save_pretrained(merged)
@@ -209,8 +233,8 @@ def main() -> None:
     parser.add_argument("--onnx", type=Path, help="scratch folder; also check the int4 version")
     parser.add_argument("--strategy", choices=("join", "lines"), default="join")
     parser.add_argument("--block", type=int, default=128, help="tokens in a joined block")
-    parser.add_argument("--batch", type=int, default=8, help="blocks (or lines) in a step")
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=4, help="blocks (or lines) in a step")
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--rate", type=float, default=5e-3, help="highest learning rate")
     parser.add_argument("--warmup", type=float, default=0.0, help="share of steps that warm up")
     parser.add_argument("--scheduler", choices=("constant", "linear", "cosine"), default="linear")
@@ -224,7 +248,7 @@ def main() -> None:
     held_out = {name: read_rows(EXAMPLE / "dataset" / name) for name in HELD_OUT_FILES}
     training = read_rows(EXAMPLE / "dataset" / "dataset-classification.json")
     for name, rows in held_out.items():
-        report_accuracy(f"word counts, {name}", word_count_answers(training, rows), rows)
+        report_accuracy(f"word counts, {name}", word_count_scores(training, rows), rows)
         report_accuracy(f"base, {name}", tone_scores(model, tokenizer, rows), rows)
     model = tune(model, tokenizer, training, arguments)
     for name, rows in held_out.items():

@@ -1,0 +1,1 @@
+"""Hugging Face folders: loading, and their tensors one by one."""

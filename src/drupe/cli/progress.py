@@ -37,6 +37,7 @@ class Terminal(Listener):
         self._last_line = 0.0
         self._progress: dict[str, Any] = {}
         self._memory: dict[str, Any] = {}
+        self._severity = 1
 
     def __enter__(self) -> Terminal:
         if self._console.is_terminal:
@@ -51,16 +52,13 @@ class Terminal(Listener):
     def planned(self, plan: Plan) -> None:
         """Show what was read otherwise than written, and how much is to do."""
         workflow = plan.workflow
-        for note in workflow.notes:
-            if "no effect" in note:
-                self.warning(note)
-        upgraded = sum("no effect" not in note for note in workflow.notes)
+        self._severity = workflow.engine.log_severity_level
         chain = " -> ".join(plan.stages[1:]) or "no pass"
         self._print(f"{Path(workflow.file).name}: {plan.source.name} -> {chain}", style="bold")
-        if upgraded:
-            self._print(f"  {upgraded} keys in Olive's older words were read into today's")
+        for note in workflow.notes:
+            self._note(note.text, note.level)
         for text in plan.notes:
-            self._print(f"  {text}")
+            self._note(text, "note")
         count, left = len(plan.steps), len(plan.to_run)
         self._print(f"  target {workflow.target.label}; {left} of {count} steps to run")
         self._width = max((len(step.name) for step in plan.steps), default=0)
@@ -86,8 +84,7 @@ class Terminal(Listener):
     def event(self, step: Step, event: dict[str, Any]) -> None:
         """Show a running step's progress, memory, notes."""
         if event["event"] in ("note", "warning"):
-            mark, style = ("  ", "dim") if event["event"] == "note" else ("! ", "yellow")
-            self._print(f"{mark}{step.name}: {event['text']}", style=style)
+            self._note(f"{step.name}: {event['text']}", event["event"])
             return
         if event["event"] == "memory":
             self._memory = event
@@ -136,7 +133,7 @@ class Terminal(Listener):
 
     def warning(self, text: str) -> None:
         """Write a warning."""
-        self._print(f"! {text}", style="yellow")
+        self._note(text, "warning")
 
     def outcome(self, outcome: Outcome) -> None:
         """Show the table, the verdict, an answered phrase and what to do next."""
@@ -157,6 +154,13 @@ class Terminal(Listener):
             for sample in score.get("samples", [])[:1]:
                 self._print(f"\n{sample['prompt']}", style="dim")
                 self._print(f"{sample['answer']}   (expected: {sample['expected']})")
+
+    def _note(self, text: str, level: str) -> None:
+        """Write a note or a warning, if the config's log_severity_level lets it through."""
+        if level == "note" and self._severity <= 1:
+            self._print(f"  {text}", style="dim")
+        elif level == "warning" and self._severity <= 2:
+            self._print(f"! {text}", style="yellow")
 
     def _print(self, text: str, style: str = "") -> None:
         self._console.print(text, style=style or None, markup=False)

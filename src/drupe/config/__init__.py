@@ -1,0 +1,1 @@
+"""What a user writes: read, upgraded from older words, checked all at once."""

@@ -11,25 +11,25 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from drupe.catalog import METRICS, PASSES
 from drupe.config.faults import Place, faults_of
-from drupe.config.olive import upgrade
+from drupe.config.olive import Note, upgrade
 from drupe.config.schema import (
     AzureMLConfig,
-    LocalSystemConfig,
     EngineConfig,
     InputModel,
+    LocalSystemConfig,
     NamedMetric,
     NamedPass,
+    Said,
     SystemConfig,
     Workflow,
-    provider_of,
 )
 from drupe.config.source import Items, Map, origin_of, read
+from drupe.config.target import Systems, choose, findings, notes
 from drupe.core.dataset import Dataset
 from drupe.core.errors import ConfigError, Fault, Refused, nearest
 from drupe.core.operation import Metric, Operation, Pass
-from drupe.core.process import usable_cores
 from drupe.core.registry import Registry
-from drupe.core.target import PROVIDERS, Target
+from drupe.core.target import Target
 
 Schema = TypeVar("Schema", bound=BaseModel)
 SECTIONS = ("input_model", "data_configs", "systems", "evaluators", "passes", "engine")
@@ -53,12 +53,25 @@ def load(
     if reader.faults:
         raise ConfigError(str(file), dict.fromkeys(reader.faults))
     assert workflow is not None
-    said = tuple(f"{file.name}:{note.line}: {note.text}" for note in notes)
-    return _with_notes(workflow, said + tuple(reader.notes))
+    reader.notes[:0] = _told(file, notes)
+    return dataclasses.replace(workflow, notes=tuple(reader.notes))
 
 
-def _with_notes(workflow: Workflow, notes: tuple[str, ...]) -> Workflow:
-    return dataclasses.replace(workflow, notes=notes)
+def _told(file: Path, notes: list[Note]) -> list[Said]:
+    """Return one line a rule that fired, warnings first and each by itself."""
+    said = [
+        Said(f"{file.name}:{note.line}: {note.text}", "warning")
+        for note in notes
+        if note.level == "warning"
+    ]
+    rules: dict[str, list[Note]] = {}
+    for note in notes:
+        if note.level == "note":
+            rules.setdefault(note.rule, []).append(note)
+    for fired in rules.values():
+        more = f" (and {len(fired) - 1} more like it)" if len(fired) > 1 else ""
+        said.append(Said(f"{file.name}:{fired[0].line}: {fired[0].text}{more}"))
+    return said
 
 
 class _Reader:
@@ -69,13 +82,14 @@ class _Reader:
         self._folder = file.resolve().parent
         self._root = root
         self.faults: list[Fault] = []
-        self.notes: list[str] = []
+        self.notes: list[Said] = []
 
     def workflow(
         self, system: str | None, target: str | None, output: str | None
     ) -> Workflow | None:
         """Return the workflow, or None when a section has faults."""
         self._check_sections()
+        raw = json.loads(json.dumps(self._root))
         engine = self._section(EngineConfig, ("engine",)) or EngineConfig()
         if output is not None:
             engine = engine.model_copy(update={"output_dir": str(Path(output).resolve())})
@@ -94,7 +108,7 @@ class _Reader:
             metrics=tuple(metrics),
             engine=engine,
             target=chosen,
-            raw=json.loads(json.dumps(self._root)),
+            raw=raw,
             notes=(),
         )
 
@@ -152,40 +166,15 @@ class _Reader:
         return found
 
     def _target(
-        self, engine: EngineConfig, systems: dict[str, Any], system: str | None, target: str | None
+        self, engine: EngineConfig, systems: Systems, system: str | None, target: str | None
     ) -> Target:
         if system not in (None, "local"):
             raise Refused("--system", f'"{system}" is not there', 'The one that is: "local".')
-        for role in ("host", "target"):
-            name = getattr(engine, role)
-            if name is not None and name not in systems:
-                self._fault(
-                    ("engine", role),
-                    f'names no system: "{name}"{nearest(name, systems)}',
-                    f"Known: {', '.join(systems) or 'none'}.",
-                )
-            elif name and systems[name].type == "AzureML" and role == "host" and not system:
-                self._fault(
-                    ("engine", role),
-                    f'"{name}" is an AzureML system, and steps run on '
-                    "this machine only in this version",
-                    "Run with --system local.",
-                )
-        if target is not None:
-            return Target(provider=_provider(target), threads=_threads(_provider(target)))
-        owner = systems.get(engine.target or "")
-        if owner and owner.accelerators:
-            provider = provider_of(owner.accelerators[0])
-        else:
-            provider = (engine.execution_providers or ["CPUExecutionProvider"])[0]
-        if provider not in PROVIDERS:
-            self._fault(
-                ("engine", "target"),
-                f"{provider} is not supported{nearest(provider, PROVIDERS)}",
-                f"Known: {', '.join(PROVIDERS)}.",
-            )
-            return Target()
-        return Target(provider=provider, threads=_threads(provider))
+        for place, what, remedy in findings(engine, systems, system):
+            self._fault(place, what, remedy)
+        if target is None:
+            self.notes += [Said(text, "warning") for text in notes(engine, systems)]
+        return Target() if self.faults else choose(engine, systems, target)
 
     def _passes(self, datasets: dict[str, Place], target: Target) -> list[NamedPass]:
         found = []
@@ -206,8 +195,15 @@ class _Reader:
                 f'names no evaluator: "{engine.evaluator}"{nearest(engine.evaluator, evaluators)}',
                 "Name one of `evaluators`.",
             )
+        elif evaluators and engine.evaluator is None:
+            text = "no evaluator is used: engine.evaluator names none of `evaluators`"
+            self.notes.append(Said(text, "warning"))
         found = []
         for evaluator, value in evaluators.items():
+            for key in value:
+                if key != "metrics":
+                    what = f"is unknown{nearest(key, ['metrics'])}"
+                    self._fault(("evaluators", evaluator, key), what, "Known here: metrics.")
             for index, entry in enumerate(value.get("metrics", [])):
                 place: Place = ("evaluators", evaluator, "metrics", index)
                 metric = self._operation(METRICS, place, datasets, target)
@@ -230,8 +226,12 @@ class _Reader:
         except Refused as fault:
             self._fault((*place, "type"), f'"{fault.where}" {fault.what}', fault.remedy)
             return None
-        fields = self._fields(entry, place, datasets)
-        if fields is None:
+        fields = {
+            key: value
+            for key, value in entry.items()
+            if key != "type" and not (key == "name" and place[0] == "evaluators")
+        }
+        if not self._resolve_data_configs(entry, fields, place, datasets):
             return None
         if "target" in schema.model_fields:
             fields["target"] = target.model_dump()
@@ -241,29 +241,26 @@ class _Reader:
             )
             return checked
         except ValidationError as error:
-            view = _with_fields(self._root, place, fields)
-            self.faults += faults_of(error, schema, self._file.name, view, place)
+            self.faults += faults_of(error, schema, self._file.name, self._root, place)
             return None
 
-    def _fields(
-        self, entry: Map, place: Place, datasets: dict[str, Place]
-    ) -> dict[str, Any] | None:
-        """Return the entry's own fields, the names of data configs replaced by what they name."""
-        fields: dict[str, Any] = {}
-        for key, value in entry.items():
-            if key in ("type", "host", "evaluator") or (key == "name" and place[0] == "evaluators"):
+    def _resolve_data_configs(
+        self, entry: Map, fields: dict[str, Any], place: Place, datasets: dict[str, Place]
+    ) -> bool:
+        """Put what a field ending in data_config names in its place; return whether all exist."""
+        for key, name in fields.items():
+            if not (key.endswith("data_config") and isinstance(name, str)):
                 continue
-            if key.endswith("data_config") and isinstance(value, str):
-                if value not in datasets:
-                    self._fault(
-                        (*place, key),
-                        f'names no data config: "{value}"{nearest(value, datasets)}',
-                        f"Known: {', '.join(datasets) or 'none'}.",
-                    )
-                    return None
-                value = self._at(datasets[value])
-            fields[key] = value
-        return fields
+            if name not in datasets:
+                self._fault(
+                    (*place, key),
+                    f'names no data config: "{name}"{nearest(name, datasets)}',
+                    f"Known: {', '.join(datasets) or 'none'}.",
+                )
+                return False
+            # In the tree as well: faults below are then told where they were written.
+            fields[key] = entry[key] = self._at(datasets[name])
+        return True
 
     def _at(self, place: Place) -> Any:
         value: Any = self._root
@@ -282,43 +279,5 @@ class _Reader:
         self.faults.append(Fault(f"{self._file.name}:{origin.line}", f"{path} {what}", remedy))
 
 
-def _with_fields(root: Map, place: Place, fields: dict[str, Any]) -> Map:
-    """Return a root in which the data configs stand where the entry at `place` names them."""
-    entry: Any = root
-    for step in place:
-        entry = entry[step]
-    seen = Map()
-    for key, origin in entry.origins.items():
-        seen.put(key, fields.get(key, entry[key]), origin)
-    view: Map = seen
-    for step, owner in reversed([(place[depth], place[:depth]) for depth in range(len(place))]):
-        origin = origin_of(root, (*owner, step))
-        around: Any = Items() if isinstance(step, int) else Map()
-        if isinstance(step, int):
-            for _ in range(step + 1):
-                around.add(view, origin)
-        else:
-            around.put(str(step), view, origin)
-        view = around
-    return view
-
-
 def _tagged(adapter: TypeAdapter[Any], value: Any) -> type[BaseModel]:
     return AzureMLConfig if value.get("type") == "AzureML" else LocalSystemConfig
-
-
-def _provider(name: str) -> str:
-    short = {short: long for long, (_, short) in PROVIDERS.items()}
-    provider = short.get(name.split("-")[-1], name)
-    if provider not in PROVIDERS:
-        raise Refused(
-            "--target",
-            f'"{name}" is not a target{nearest(name, short)}',
-            f"Known: {', '.join(short)}.",
-        )
-    return provider
-
-
-def _threads(provider: str) -> int | None:
-    """Threads of the deployed model: as many as this machine has, where it is the target."""
-    return usable_cores() if provider == "CPUExecutionProvider" else None

@@ -236,9 +236,8 @@ def training_arguments(config: Map) -> Iterator[Note]:
 def no_search(config: Map) -> Iterator[Note]:
     """N10: false, null and {} say that nothing is searched."""
     engine = config.get("engine")
-    if isinstance(engine, Map) and engine.get("search_strategy", None) in (False, None, {}):
-        if "search_strategy" in engine:
-            engine.drop("search_strategy")
+    if isinstance(engine, Map) and engine.get("search_strategy", True) in (False, None, {}):
+        engine.drop("search_strategy")
     return
     yield
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from drupe.core.operation import Metric, Pass
-from drupe.core.target import PROVIDERS, Target
+from drupe.core.target import Target
 
 
 class Section(BaseModel):
@@ -53,7 +53,7 @@ class Accelerator(Section):
 
 
 class LocalSystemConfig(Section):
-    """This machine."""
+    """The machine that drupe runs on."""
 
     type: Literal["LocalSystem"]
     accelerators: list[Accelerator] = []
@@ -100,6 +100,7 @@ class EngineConfig(Section):
     cache_dir: str = ".drupe-cache"
     output_dir: str = "drupe-output"
     log_severity_level: int = Field(default=1, ge=0, le=4)
+    """What the terminal tells: 0 and 1 notes too, 2 warnings, 3 and 4 errors alone."""
     execution_providers: list[str] | None = None
 
 
@@ -122,6 +123,14 @@ class NamedMetric:
 
 
 @dataclass(frozen=True)
+class Said:
+    """One line for the user: a "note", or a "warning" of what may well be a mistake."""
+
+    text: str
+    level: str = "note"
+
+
+@dataclass(frozen=True)
 class Workflow:
     """A whole config, checked: what `plan` works on.
 
@@ -136,11 +145,4 @@ class Workflow:
     engine: EngineConfig
     target: Target
     raw: dict[str, Any]
-    notes: tuple[str, ...]
-
-
-def provider_of(accelerator: Accelerator) -> str:
-    """Return the first provider of an accelerator, by its device where none is named."""
-    if accelerator.execution_providers:
-        return accelerator.execution_providers[0]
-    return next(name for name, (device, _) in PROVIDERS.items() if device == accelerator.device)
+    notes: tuple[Said, ...]

@@ -1,0 +1,1 @@
+"""The lowest layer: values, keys, files, the cache. Light, and imports nothing above it."""

@@ -113,26 +113,34 @@ class Cache:
             manifest = json.loads((step / "manifest").read_text())
         except FileNotFoundError:
             return None
-        except (ValueError, OSError) as fault:
-            return self._unsound(key, f"its manifest cannot be read ({fault})")
-        if manifest.get("format") != FORMAT:
-            return self._unsound(key, f"it is of format {manifest.get('format')}, not {FORMAT}")
-        if manifest["key"] != key or manifest["kind"] != kind:
-            return self._unsound(key, "its manifest is another step's")
-        if manifest["parents"] != list(parents):
-            return self._unsound(key, "it was made from other bytes of the step before it")
-        fault = self._fault(step, manifest["files"])
+        except (ValueError, OSError) as error:
+            self._warn_of(key, f"its manifest cannot be read ({error})")
+            return None
+        fault = self._fault(step, manifest, key, kind, parents)
         if fault:
-            return self._unsound(key, fault)
+            self._warn_of(key, fault)
+            return None
         model = Model(kind, step / "files", folder_digest(manifest["files"]), base)
         return Result(
             key, model, manifest["seconds"], manifest["peak_bytes"], manifest["facts"], hit=True
         )
 
-    def _unsound(self, key: str, fault: str) -> None:
+    def _warn_of(self, key: str, fault: str) -> None:
         self._warn(f"The cached result {key[:12]} is not used: {fault}. It is made anew.")
 
-    def _fault(self, step: Path, digests: dict[str, str]) -> str | None:
+    def _fault(
+        self, step: Path, manifest: dict[str, Any], key: str, kind: str, parents: tuple[str, ...]
+    ) -> str | None:
+        """Return why a step's folder is no hit, or None."""
+        if manifest.get("format") != FORMAT:
+            return f"it is of format {manifest.get('format')}, not {FORMAT}"
+        if manifest["key"] != key or manifest["kind"] != kind:
+            return "its manifest is another step's"
+        if manifest["parents"] != list(parents):
+            return "it was made from other bytes of the step before it"
+        return self._fault_of_files(step, manifest["files"])
+
+    def _fault_of_files(self, step: Path, digests: dict[str, str]) -> str | None:
         """Return what is wrong with the files of a step, or None."""
         try:
             marks = json.loads((step / "marks").read_text())

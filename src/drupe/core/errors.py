@@ -27,7 +27,7 @@ class DrupeError(Exception):
         return f"{self.where}: {self.what}\n  {self.remedy}"
 
 
-class Refused(DrupeError):
+class Refused(DrupeError):  # noqa: N818  reads as what happened
     """Found before any work was done: a config, a plan or an argument that cannot work."""
 
     exit_code = 2
@@ -65,7 +65,7 @@ class ContractError(StepError):
     """A pass did not do what its class declares (addressed to the pass's developer)."""
 
 
-class Interrupted(DrupeError):
+class Interrupted(DrupeError):  # noqa: N818
     """Ctrl-C: everything was stopped, what was finished is kept."""
 
     exit_code = 130

@@ -1,0 +1,1 @@
+"""Runtimes and the metrics that are measured on them."""

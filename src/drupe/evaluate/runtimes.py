@@ -21,6 +21,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from drupe.core.errors import DrupeError
+from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.core.target import Target
 
@@ -37,6 +38,10 @@ ONNX_DTYPES = {
 }
 
 
+class NotRunHere(DrupeError):
+    """The model is made for a provider that this machine does not have: no fault of the model."""
+
+
 class Runtime(ABC):
     """A model that is ready to score.
 
@@ -50,6 +55,15 @@ class Runtime(ABC):
     @abstractmethod
     def logits(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return the logits of id lists of equal length: (batch, length, vocabulary), float32."""
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Return the ids of `text`; special: after begin of text, where the tokenizer has the habit.
+
+        An end of text that a tokenizer adds by itself is taken off: callers add it where it belongs.
+        """
+        ids: list[int] = self.tokenizer(text, add_special_tokens=special)["input_ids"]
+        adds_end = special and len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id
+        return ids[:-1] if adds_end else ids
 
     def batches(self, sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         """Yield the indices of `sequences`, shortest first, in batches of equal length.
@@ -151,13 +165,12 @@ class OnnxRuntime(Runtime):
 def open_runtime(model: Model, target: Target, threads: int) -> Runtime:
     """Return `model` ready to score with `threads` threads.
 
-    Raises DrupeError where an export is for a provider that this machine does not have; `runs_here`
-    tells it beforehand.
+    Raises NotRunHere where an export is for a provider that this machine does not have.
     """
     if model.kind in ("hf", "hf-adapter"):
         return TorchRuntime(model, threads)
-    if not runs_here(model, target):
-        raise DrupeError(
+    if target.provider not in onnxruntime.get_available_providers():
+        raise NotRunHere(
             target.provider,
             "is not available on this machine, so the exported model cannot be judged here",
             "Judge it on a machine that has the device.",
@@ -165,9 +178,12 @@ def open_runtime(model: Model, target: Target, threads: int) -> Runtime:
     return OnnxRuntime(model, target.provider, threads)
 
 
-def runs_here(model: Model, target: Target) -> bool:
-    """Return whether this machine can judge `model`: torch's kinds always, exports by provider."""
-    return model.kind != "onnx-genai" or target.provider in onnxruntime.get_available_providers()
+def write_skipped(metric: str, fault: NotRunHere, out: Path, job: Job) -> None:
+    """Write a score.json that says "not run", and why, and warn the user."""
+    why = f"{fault.where} {fault.what}"
+    score = {"metric": metric, "value": None, "skipped": why}
+    (out / "score.json").write_text(json.dumps(score, indent=2) + "\n", encoding="utf-8")
+    job.warn(f"{metric} was not measured: {why}")
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -1,0 +1,1 @@
+"""A checkpoint to ONNX for ONNX Runtime GenAI."""

@@ -1,0 +1,1 @@
+"""Tuning a checkpoint, and merging what was learnt."""

@@ -27,7 +27,7 @@ class LoRA(Pass):
     eval_data_config: Dataset | None = None
     """Rows to measure the loss on while training."""
     eval_dataset_size: Annotated[float | None, Field(gt=0)] = None
-    """Without eval_data_config: the part of the rows held out (below 1 a fraction, else a count)."""
+    """Without eval_data_config: rows held out, as a fraction (below 1) or a count."""
     r: int = Field(default=64, ge=1)
     """Rank of the adapter."""
     alpha: float = Field(default=16, gt=0)

@@ -135,7 +135,7 @@ class _ForkServer:
     """The client's end of `fork_server`."""
 
     def __init__(self, preload: tuple[str, ...]) -> None:
-        self._last_words = tempfile.TemporaryFile()
+        self._last_words = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "drupe.systems.fork_server"],
             stdin=subprocess.PIPE,
@@ -167,7 +167,8 @@ class _ForkServer:
         self._ask({"kill": self._pid})
 
     def close(self) -> None:
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin
+        assert self._process.stdout
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()

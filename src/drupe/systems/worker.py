@@ -81,7 +81,7 @@ def run_step(spec_file: Path, out: Path) -> int:
         except MemoryError as fault:
             traceback.print_exc()
             send({"event": "failed", "what": f"ran out of memory: {fault}"})
-        except BaseException as fault:
+        except BaseException as fault:  # noqa: BLE001  whatever it is, the client must hear of it
             traceback.print_exc()
             last = traceback.extract_tb(fault.__traceback__)[-1]
             place = f"{Path(last.filename).name}:{last.lineno}"

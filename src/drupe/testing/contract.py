@@ -68,7 +68,7 @@ class PassContract:
     def test_is_frozen_and_closed(self) -> None:
         """It cannot be changed after it was made, and takes no unknown field."""
         fields = json.loads(self.step.model_dump_json())
-        with pytest.raises(ValidationError, match="extra_forbidden|Extra inputs"):
+        with pytest.raises(ValidationError, match=r"Extra inputs"):
             type(self.step).model_validate({**fields, "no_such_field": 1})
         for name in type(self.step).model_fields:
             with pytest.raises(ValidationError, match="frozen"):

@@ -1,0 +1,73 @@
+"""Talk to a model that a run gave: streams its answers; with --prompt it answers once.
+
+OUTPUT is the output folder of a run, or the folder of an ONNX Runtime GenAI model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from drupe.core.errors import Refused
+from drupe.evaluate.chat import Chat
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `drupe chat`."""
+    parser.add_argument("output", metavar="OUTPUT", type=Path, help="a run's output folder")
+    parser.add_argument("--prompt", metavar="TEXT", help="answer this and end")
+    parser.add_argument("--choices", metavar="A,B,...", help="choose the likeliest of these")
+    parser.add_argument("--raw", action="store_true", help="leave the chat template out")
+    parser.add_argument("--max-length", type=int, default=512, help="tokens, prompt included")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Answer the prompt, or one line after the other; return 0."""
+    if arguments.choices and arguments.prompt is None:
+        raise Refused("--choices", "needs a --prompt", 'Write: --prompt "..." --choices a,b')
+    chat = Chat(model_below(arguments.output))
+    if arguments.prompt is not None:
+        _answer(chat, arguments.prompt, arguments)
+        return 0
+    if sys.stdin.isatty():
+        print("An empty line or Ctrl-D ends.")
+    while True:
+        try:
+            prompt = input("> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return 0
+        if not prompt:
+            return 0
+        _answer(chat, prompt, arguments)
+
+
+def _answer(chat: Chat, prompt: str, arguments: argparse.Namespace) -> None:
+    if arguments.choices:
+        choices = [choice.strip() for choice in arguments.choices.split(",")]
+        for choice, probability in chat.choose(prompt, choices, raw=arguments.raw):
+            print(f"{choice}\t{probability:.3f}")
+        return
+    for piece in chat.stream(prompt, max_length=arguments.max_length, raw=arguments.raw):
+        print(piece, end="", flush=True)
+    print()
+
+
+def model_below(output: Path) -> Path:
+    """Return the folder of the GenAI model that `output` is or holds.
+
+    Raises Refused when there is none.
+    """
+    if (output / "genai_config.json").is_file():
+        return output
+    report = output / "report.json"
+    if report.is_file():
+        folder: Path = output / json.loads(report.read_text())["model"]
+        if (folder / "genai_config.json").is_file():
+            return folder
+    raise Refused(
+        str(output),
+        "holds no model that can be talked to (no genai_config.json, no report.json that names one)",
+        "Give the output folder of a run that ends with ModelBuilder.",
+    )

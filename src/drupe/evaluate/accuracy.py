@@ -1,0 +1,203 @@
+"""Accuracy: the answer is the choice to which the model gives the highest probability.
+
+No sampling and no parsing of what the model says: each choice is put after the prompt, and the
+log-probabilities of its tokens are summed.  Heavy file: the worker imports it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from drupe.core.dataset import TextPreprocess
+from drupe.core.errors import DrupeError
+from drupe.core.job import Job
+from drupe.core.model import Model
+from drupe.data import load, text_template
+from drupe.evaluate.metrics import Accuracy
+from drupe.evaluate.runtimes import NotRunHere, Runtime, open_runtime, write_skipped
+
+WHERE = "Accuracy"
+MOST_CHOICES = 100
+NORMAL_95 = 1.959963984540054  # quantile of the normal distribution for a two-sided 95 %
+
+
+def measure(metric: Accuracy, model: Model, out: Path, job: Job) -> None:
+    """Write out/score.json, and out/items.json: [[predicted, right], ...] in the order of rows."""
+    rows = [dict(row) for row in load.rows(metric.data_config, job.scratch)][: metric.max_samples]
+    if not rows:
+        raise DrupeError(WHERE, f"{metric.data_config.name} has no rows", "Give data to judge by.")
+    pre_process = metric.data_config.pre_process_data_config
+    template = text_template.parse(template_text(pre_process))
+    label = answer_column(metric.label_col, template.answer_column)
+    right = [str(row[label]) for row in rows]
+    choices = choices_of(metric.choices, right)
+    prompts = [template.prompt(row) for row in rows]
+    try:
+        runtime = open_runtime(model, metric.target, job.threads)
+    except NotRunHere as fault:
+        write_skipped("accuracy", fault, out, job)
+        return
+    scores = choice_scores(
+        runtime, prompts, choices, special=pre_process.add_special_tokens, job=job
+    )
+    predicted = [choices[int(row.argmax())] for row in scores]  # argmax: the first of equals
+    _write(predicted, right, choices, out)
+
+
+def template_text(pre_process: TextPreprocess) -> str:
+    """Return the template, made of the text columns where none is given."""
+    if pre_process.text_template is not None:
+        return pre_process.text_template
+    return " ".join("{" + column + "}" for column in pre_process.text_cols)
+
+
+def answer_column(wanted: str | None, last: str) -> str:
+    """Return the column that holds the answer; raise DrupeError unless it ends the template."""
+    if wanted not in (None, last):
+        raise DrupeError(
+            "Accuracy.label_col",
+            f'is "{wanted}", but the last column that the text template names is "{last}"',
+            "The prompt is the template up to its last column: let it end with the answer.",
+        )
+    return last
+
+
+def choices_of(given: Sequence[str] | None, right: Sequence[str]) -> list[str]:
+    """Return the answers to choose from: those given, or those that the data shows, sorted."""
+    choices = list(given) if given else sorted(set(right))
+    unknown = sorted(set(right) - set(choices))
+    if unknown:
+        raise DrupeError(
+            "Accuracy.choices",
+            f"lack {', '.join(map(repr, unknown[:5]))}, which the data has as a right answer",
+            "Add them, or leave `choices` out.",
+        )
+    if not 2 <= len(choices) <= MOST_CHOICES:
+        raise DrupeError(
+            WHERE,
+            f"the answers have {len(choices)} different values; 2 to {MOST_CHOICES} can be judged",
+            "Name a column of classes at the end of the template, or measure Perplexity.",
+        )
+    return choices
+
+
+@dataclass(frozen=True)
+class _Question:
+    """One choice of one row: after the input's `start - 1` come the tokens `answer`."""
+
+    row: int
+    choice: int
+    start: int
+    answer: tuple[int, ...]
+
+
+def choice_scores(
+    runtime: Runtime, prompts: Sequence[str], choices: Sequence[str], *, special: bool, job: Job
+) -> torch.Tensor:
+    """Return the log-probability of each choice after each prompt: (prompts, choices), float64.
+
+    special: put the tokenizer's begin of text before the prompt, as in training.
+    """
+    questions = _questions(runtime, prompts, choices, special=special)
+    inputs = list(questions)
+    scores = torch.full((len(prompts), len(choices)), -math.inf, dtype=torch.float64)
+    done = 0
+    for batch in runtime.batches(inputs):
+        logits = runtime.logits([inputs[index] for index in batch])
+        for place, index in enumerate(batch):
+            _score(questions[inputs[index]], logits[place], scores)
+        done += len(batch)
+        job.progress("accuracy", done * len(prompts) / len(inputs), len(prompts), "rows")
+    return scores
+
+
+def _questions(
+    runtime: Runtime, prompts: Sequence[str], choices: Sequence[str], *, special: bool
+) -> dict[tuple[int, ...], list[_Question]]:
+    """Return the distinct inputs to run, each with the questions that its logits answer.
+
+    An input is a prompt and a choice without its last token, which is only predicted: choices of
+    one token share the prompt by themselves.
+    """
+    found: dict[tuple[int, ...], list[_Question]] = {}
+    for row, prompt in enumerate(prompts):
+        prompt_ids = runtime.encode(prompt, special=special)
+        whole = [runtime.encode(prompt + choice, special=special) for choice in choices]
+        starts = [common_prefix(prompt_ids, ids) for ids in whole]
+        answers = [ids[start:] for ids, start in zip(whole, starts, strict=True)]
+        if _one_begins_another(answers) and runtime.tokenizer.eos_token_id is not None:
+            # "no" is never less likely than "none": let the end of the text tell them apart.
+            whole = [[*ids, runtime.tokenizer.eos_token_id] for ids in whole]
+        for choice, (ids, start) in enumerate(zip(whole, starts, strict=True)):
+            cut = max(0, len(ids) - 1 - runtime.context_length)  # the prompt's beginning goes
+            first = max(1, start - cut)  # nothing predicts a text's first token
+            kept = ids[cut:]
+            question = _Question(row, choice, first, tuple(kept[first:]))
+            found.setdefault(tuple(kept[:-1]), []).append(question)
+    return found
+
+
+def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
+    """Return how many ids the two begin with in common.
+
+    A tokenizer may join the end of a prompt with the beginning of an answer, so that the prompt's
+    own ids are not how the whole begins.
+    """
+    pairs = zip(left, right, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(left), len(right)))
+
+
+def _one_begins_another(answers: Sequence[Sequence[int]]) -> bool:
+    ordered = sorted(map(tuple, answers))
+    return any(
+        after[: len(before)] == before for before, after in zip(ordered, ordered[1:], strict=False)
+    )
+
+
+def _score(
+    questions: Sequence[_Question],
+    logits: torch.Tensor,  # (length, vocabulary), float32
+    scores: torch.Tensor,  # (rows, choices), float64, written to
+) -> None:
+    first = min(question.start for question in questions)
+    log_probabilities = logits[first - 1 :].log_softmax(-1)
+    for question in questions:
+        answer = torch.tensor(question.answer)
+        places = torch.arange(len(answer)) + question.start - first
+        scores[question.row, question.choice] = log_probabilities[places, answer].double().sum()
+
+
+def wilson_interval(hits: int, count: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share of `hits` in `count` (Wilson 1927).
+
+    Unlike the textbook's interval it is right for few rows and for shares near 0 and 1.
+    """
+    share, square = hits / count, NORMAL_95**2
+    middle = share + square / (2 * count)
+    half = NORMAL_95 * math.sqrt(share * (1 - share) / count + square / (4 * count**2))
+    scale = 1 + square / count
+    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+
+
+def _write(predicted: list[str], right: list[str], choices: list[str], out: Path) -> None:
+    pairs = list(zip(predicted, right, strict=True))
+    hits = sum(answer == truth for answer, truth in pairs)
+    low, high = wilson_interval(hits, len(pairs))
+    score: Mapping[str, Any] = {
+        "metric": "accuracy",
+        "value": hits / len(pairs),
+        "low": low,
+        "high": high,
+        "count": len(pairs),
+        "higher_is_better": True,
+        "choices": choices,
+    }
+    (out / "score.json").write_text(json.dumps(score, indent=2) + "\n", encoding="utf-8")
+    (out / "items.json").write_text(json.dumps(pairs) + "\n", encoding="utf-8")

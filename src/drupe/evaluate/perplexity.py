@@ -1,0 +1,104 @@
+"""Perplexity: exp of the mean negative log-likelihood a token, each row by itself.
+
+The tokens are those of training: begin of text where the tokenizer has the habit, the row's text,
+end of text.  Heavy file: the worker imports it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from drupe.core.errors import DrupeError
+from drupe.core.job import Job
+from drupe.core.model import Model
+from drupe.data import load
+from drupe.evaluate.metrics import Perplexity
+from drupe.evaluate.runtimes import NotRunHere, Runtime, open_runtime, write_skipped
+
+WHERE = "Perplexity"
+NORMAL_95 = 1.959963984540054
+
+
+def measure(metric: Perplexity, model: Model, out: Path, job: Job) -> None:
+    """Write out/score.json, and out/items.json: [[nats, tokens], ...] in the order of rows."""
+    data = metric.data_config
+    texts = list(load.texts(data, load.rows(data, job.scratch)))[: metric.max_samples]
+    try:
+        runtime = open_runtime(model, metric.target, job.threads)
+    except NotRunHere as fault:
+        write_skipped("perplexity", fault, out, job)
+        return
+    special = data.pre_process_data_config.add_special_tokens
+    rows = [row_ids(runtime, text, special=special) for text in texts]
+    items = row_losses(runtime, rows, job)
+    if not any(count for _, count in items):
+        raise DrupeError(
+            WHERE, f"{data.name} has no row of two tokens or more", "Give data to judge by."
+        )
+    value, low, high = interval(items)
+    score = {
+        "metric": "perplexity",
+        "value": value,
+        "low": low,
+        "high": high,
+        "count": len(items),
+        "tokens": sum(count for _, count in items),
+        "higher_is_better": False,
+    }
+    (out / "score.json").write_text(json.dumps(score, indent=2) + "\n", encoding="utf-8")
+    (out / "items.json").write_text(json.dumps(items) + "\n", encoding="utf-8")
+
+
+def row_ids(runtime: Runtime, text: str, *, special: bool) -> list[int]:
+    """Return a row's ids as in training, cut to what the model can read."""
+    ids = runtime.encode(text, special=special)
+    end = runtime.tokenizer.eos_token_id
+    if special and end is not None:
+        ids = [*ids, end]
+    return ids[: runtime.context_length]
+
+
+def row_losses(runtime: Runtime, rows: Sequence[list[int]], job: Job) -> list[tuple[float, int]]:
+    """Return for each row its negative log-likelihood in nats and how many tokens it is of.
+
+    A row's first token has nothing before it and is not counted; a row of fewer than two tokens
+    counts nothing.
+    """
+    losses = [(0.0, 0)] * len(rows)
+    long_enough = [index for index, row in enumerate(rows) if len(row) > 1]
+    inputs = [rows[index][:-1] for index in long_enough]
+    done = 0
+    for batch in runtime.batches(inputs):
+        logits = runtime.logits([inputs[place] for place in batch])
+        targets = torch.tensor([rows[long_enough[place]][1:] for place in batch])
+        nats = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), targets.flatten(), reduction="none"
+        )
+        sums = nats.view(targets.shape).double().sum(1).tolist()
+        for place, total in zip(batch, sums, strict=True):
+            losses[long_enough[place]] = (total, targets.shape[1])
+        done += len(batch)
+        job.progress("perplexity", done, len(inputs), "rows")
+    return losses
+
+
+def interval(items: Sequence[tuple[float, int]]) -> tuple[float, float, float]:
+    """Return the perplexity of rows [(nats, tokens)] and its 95 % interval.
+
+    Tokens of one row hang together, so the rows are the sample: the variance of the ratio
+    sum(nats) / sum(tokens) by the delta method (Cochran, Sampling Techniques, section 6.4), then
+    exp of both ends. A single row tells nothing about others: its interval is unbounded.
+    """
+    tokens = sum(count for _, count in items)
+    mean = sum(nats for nats, _ in items) / tokens
+    rows = len(items)
+    if rows < 2:
+        return math.exp(mean), 0.0, math.inf
+    squares = sum((nats - mean * count) ** 2 for nats, count in items)
+    half = NORMAL_95 * math.sqrt(squares * rows / (rows - 1)) / tokens
+    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)
