@@ -6,6 +6,7 @@ log-probabilities of its tokens are summed.  Heavy file: the worker imports it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.data import load, text_template
 from drupe.evaluate.metrics import Accuracy
-from drupe.evaluate.runtimes import NotRunHere, Runtime, open_runtime, write_skipped
+from drupe.evaluate.runtimes import NotRunHereError, Runtime, open_runtime, write_skipped
 
 WHERE = "Accuracy"
 MOST_CHOICES = 100
@@ -41,7 +42,7 @@ def measure(metric: Accuracy, model: Model, out: Path, job: Job) -> None:
     prompts = [template.prompt(row) for row in rows]
     try:
         runtime = open_runtime(model, metric.target, job.threads)
-    except NotRunHere as fault:
+    except NotRunHereError as fault:
         write_skipped("accuracy", fault, out, job)
         return
     scores = choice_scores(
@@ -156,9 +157,7 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
 
 def _one_begins_another(answers: Sequence[Sequence[int]]) -> bool:
     ordered = sorted(map(tuple, answers))
-    return any(
-        after[: len(before)] == before for before, after in zip(ordered, ordered[1:], strict=False)
-    )
+    return any(after[: len(before)] == before for before, after in itertools.pairwise(ordered))
 
 
 def _score(

@@ -14,13 +14,16 @@ import onnxruntime_genai
 from drupe.core.errors import DrupeError
 
 
+NEW_TOKENS = 256
+
+
 class Chat:
     """An exported model that is loaded and answers; every prompt starts a new conversation.
 
     Raises DrupeError when the folder does not load.
     """
 
-    def __init__(self, folder: Path, max_new_tokens: int = 256) -> None:
+    def __init__(self, folder: Path) -> None:
         try:
             self._model = onnxruntime_genai.Model(str(folder))
         except Exception as fault:
@@ -32,21 +35,30 @@ class Chat:
         settings = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
         self._context_length = int(settings["model"]["context_length"])
         self._has_template = _has_template(folder)
-        self._max_new_tokens = max_new_tokens
         self._plain = onnxruntime_genai.Tokenizer(self._model)
         # A chat template writes the begin of text itself.
         self._templated = onnxruntime_genai.Tokenizer(self._model)
         self._templated.update_options(add_special_tokens="false")
 
-    def stream(self, prompt: str, *, raw: bool = False, greedy: bool = False) -> Iterator[str]:
+    def stream(
+        self,
+        prompt: str,
+        *,
+        raw: bool = False,
+        greedy: bool = False,
+        max_new_tokens: int = NEW_TOKENS,
+        max_length: int | None = None,
+    ) -> Iterator[str]:
         """Yield the answer piece by piece.
 
         The prompt is a user's message where the model has a chat template; raw: it is taken as it
-        is. Sampling is as genai_config.json has it; greedy: always the likeliest token.
+        is. Sampling is as genai_config.json has it; greedy: always the likeliest token. The end is
+        the model's own, max_new_tokens, or max_length tokens with the prompt.
         """
-        ids = self._encode(prompt, raw=raw)
+        ids = self._encode_text(self._text(prompt, raw=raw), raw=raw)
+        most = len(ids) + max_new_tokens if max_length is None else max_length
         options: dict[str, Any] = {"do_sample": False} if greedy else {}
-        generator = self._generator(ids, self._max_new_tokens, **options)
+        generator = self._generator(ids, most, **options)
         pieces = self._plain.create_stream()
         while not generator.is_done():
             generator.generate_next_token()
@@ -64,12 +76,12 @@ class Chat:
         A choice counts by the sum of the log-probabilities of its tokens after the prompt.
         """
         text = self._text(prompt, raw=raw)
-        start_ids = self._encode_text(text, raw=raw)
+        prompt_ids = self._encode_text(text, raw=raw)
         scores: list[float] = []
         known: dict[tuple[int, ...], np.ndarray[Any, Any]] = {}
         for choice in choices:
             ids = self._encode_text(text + choice, raw=raw)
-            start = max(1, _common_prefix(start_ids, ids))
+            start = max(1, _common_prefix(prompt_ids, ids))
             # Not rewind_to: in 0.18 the logits after it are not those of a fresh generator.
             scores.append(
                 sum(self._next(ids[:end], known)[ids[end]] for end in range(start, len(ids)))
@@ -85,22 +97,22 @@ class Chat:
         """Return the log-probabilities of what follows `ids`: (vocabulary,), float64."""
         key = tuple(ids)
         if key not in known:
-            logits = self._generator(ids, 1).get_logits()[0, -1].astype(np.float64)
+            logits = self._generator(ids, len(ids) + 1).get_logits()[0, -1].astype(np.float64)
             shifted = logits - logits.max()
             known[key] = shifted - np.log(np.exp(shifted).sum())
         return known[key]
 
     def _generator(
-        self, ids: Sequence[int], new_tokens: int, **options: Any
+        self, ids: Sequence[int], max_length: int, **options: Any
     ) -> onnxruntime_genai.Generator:
-        if len(ids) >= self._context_length:
+        most = min(self._context_length, max_length)
+        if not 0 < len(ids) < most:
             raise DrupeError(
                 "prompt",
-                f"has {len(ids)} tokens, the model reads {self._context_length}",
-                "Shorten it.",
+                f"has {len(ids)} tokens, of 1 to {most - 1} that leave room for an answer",
+                "Shorten it, or give the answer more room." if ids else "Write something.",
             )
         parameters = onnxruntime_genai.GeneratorParams(self._model)
-        most = min(self._context_length, len(ids) + new_tokens)
         parameters.set_search_options(max_length=most, **options)
         generator = onnxruntime_genai.Generator(self._model, parameters)
         generator.append_tokens(list(ids))
@@ -112,9 +124,6 @@ class Chat:
         messages = json.dumps([{"role": "user", "content": prompt}])
         text: str = self._plain.apply_chat_template(messages, add_generation_prompt=True)
         return text
-
-    def _encode(self, prompt: str, *, raw: bool) -> list[int]:
-        return self._encode_text(self._text(prompt, raw=raw), raw=raw)
 
     def _encode_text(self, text: str, *, raw: bool) -> list[int]:
         templated = self._has_template and not raw

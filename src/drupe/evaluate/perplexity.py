@@ -18,7 +18,7 @@ from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.data import load
 from drupe.evaluate.metrics import Perplexity
-from drupe.evaluate.runtimes import NotRunHere, Runtime, open_runtime, write_skipped
+from drupe.evaluate.runtimes import NotRunHereError, Runtime, open_runtime, write_skipped
 
 WHERE = "Perplexity"
 NORMAL_95 = 1.959963984540054
@@ -30,7 +30,7 @@ def measure(metric: Perplexity, model: Model, out: Path, job: Job) -> None:
     texts = list(load.texts(data, load.rows(data, job.scratch)))[: metric.max_samples]
     try:
         runtime = open_runtime(model, metric.target, job.threads)
-    except NotRunHere as fault:
+    except NotRunHereError as fault:
         write_skipped("perplexity", fault, out, job)
         return
     special = data.pre_process_data_config.add_special_tokens
@@ -87,18 +87,20 @@ def row_losses(runtime: Runtime, rows: Sequence[list[int]], job: Job) -> list[tu
     return losses
 
 
-def interval(items: Sequence[tuple[float, int]]) -> tuple[float, float, float]:
+def interval(
+    items: Sequence[tuple[float, int]],
+) -> tuple[float, float | None, float | None]:
     """Return the perplexity of rows [(nats, tokens)] and its 95 % interval.
 
     Tokens of one row hang together, so the rows are the sample: the variance of the ratio
     sum(nats) / sum(tokens) by the delta method (Cochran, Sampling Techniques, section 6.4), then
-    exp of both ends. A single row tells nothing about others: its interval is unbounded.
+    exp of both ends. A single row tells nothing about others: it has no interval.
     """
     tokens = sum(count for _, count in items)
     mean = sum(nats for nats, _ in items) / tokens
     rows = len(items)
     if rows < 2:
-        return math.exp(mean), 0.0, math.inf
+        return math.exp(mean), None, None
     squares = sum((nats - mean * count) ** 2 for nats, count in items)
     half = NORMAL_95 * math.sqrt(squares * rows / (rows - 1)) / tokens
     return math.exp(mean), math.exp(mean - half), math.exp(mean + half)

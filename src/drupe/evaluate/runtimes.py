@@ -38,7 +38,7 @@ ONNX_DTYPES = {
 }
 
 
-class NotRunHere(DrupeError):
+class NotRunHereError(DrupeError):
     """The model is made for a provider that this machine does not have: no fault of the model."""
 
 
@@ -57,9 +57,9 @@ class Runtime(ABC):
         """Return the logits of id lists of equal length: (batch, length, vocabulary), float32."""
 
     def encode(self, text: str, *, special: bool) -> list[int]:
-        """Return the ids of `text`; special: after begin of text, where the tokenizer has the habit.
+        """Return the ids of `text`; special: after begin of text if the tokenizer has that habit.
 
-        An end of text that a tokenizer adds by itself is taken off: callers add it where it belongs.
+        An end of text that a tokenizer adds by itself is taken off: callers add it where due.
         """
         ids: list[int] = self.tokenizer(text, add_special_tokens=special)["input_ids"]
         adds_end = special and len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id
@@ -165,12 +165,12 @@ class OnnxRuntime(Runtime):
 def open_runtime(model: Model, target: Target, threads: int) -> Runtime:
     """Return `model` ready to score with `threads` threads.
 
-    Raises NotRunHere where an export is for a provider that this machine does not have.
+    Raises NotRunHereError where an export is for a provider that this machine does not have.
     """
     if model.kind in ("hf", "hf-adapter"):
         return TorchRuntime(model, threads)
     if target.provider not in onnxruntime.get_available_providers():
-        raise NotRunHere(
+        raise NotRunHereError(
             target.provider,
             "is not available on this machine, so the exported model cannot be judged here",
             "Judge it on a machine that has the device.",
@@ -178,7 +178,7 @@ def open_runtime(model: Model, target: Target, threads: int) -> Runtime:
     return OnnxRuntime(model, target.provider, threads)
 
 
-def write_skipped(metric: str, fault: NotRunHere, out: Path, job: Job) -> None:
+def write_skipped(metric: str, fault: NotRunHereError, out: Path, job: Job) -> None:
     """Write a score.json that says "not run", and why, and warn the user."""
     why = f"{fault.where} {fault.what}"
     score = {"metric": metric, "value": None, "skipped": why}

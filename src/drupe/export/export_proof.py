@@ -1,4 +1,4 @@
-"""Does the exported model compute what the checkpoint computes, as nearly as its bits allow?
+"""Proof that an export computes what its checkpoint does, as nearly as its bits allow.
 
 The measure is the root mean square of the difference of the logits (each position's mean taken
 off), relative to the checkpoint's. What rounding weights costs depends on the model, so for int4
@@ -32,10 +32,9 @@ WHERE = "ExportProof"
 MEMORY_SHARE = 0.6
 PROBE_TOKENS = 96
 PROBE_TEXTS = (
-    "The old man opened the window and looked out over the harbour. It had rained all night, and "
-    "the boats lay still; nobody would go out before noon. He thought of his daughter's letter.",
+    "The old man opened the window and looked at the boats. It had rained so that nobody",
     "### Text: I can't believe they remembered my birthday!\n### The tone is:\n",
-    "def total(prices: list[float], tax: float = 0.19) -> float:\n    return sum(prices) * (1 + tax)",
+    "def total(prices: list[float], tax: float = 0.2) -> float:\n    return sum(prices)",
     "In 1969, 3 people flew 384,400 km; 2 of them walked on the Moon for 2 h 31 min. Q: Who? A:",
 )
 # What the relative error may be beside that of rounded weights. Seen on the CPU, with a random
@@ -177,8 +176,10 @@ def round_in_place(
     most = 2 ** (bits - 1)
     inputs = weight.shape[1]
     padding = -inputs % block_size
-    for part in weight.split(rows):
-        blocks = torch.nn.functional.pad(part.float(), (0, padding)).unflatten(1, (-1, block_size))
+    for first in range(0, len(weight), rows):
+        part = weight[first : first + rows]
+        padded = torch.nn.functional.pad(part.float(), (0, padding))
+        blocks = padded.reshape(len(part), -1, block_size)
         extreme = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
         scale = extreme / -most
         steps = (blocks / scale.where(scale != 0, torch.ones(()))).round().clamp(-most, most - 1)

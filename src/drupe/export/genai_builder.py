@@ -242,7 +242,7 @@ def _check_graph(step: ExportGenAI, graph: Path) -> None:
 def _does_not_load(step: ExportGenAI, why: str) -> DrupeError:
     return DrupeError(
         WHERE,
-        f"the builder wrote {step.precision} for {step.target.provider}, but it does not run: {why}",
+        f"{step.precision} for {step.target.provider} was written, but does not run: {why}",
         "Choose another precision or another version of onnxruntime-genai; the model itself is "
         "not at fault.",
     )

@@ -1,0 +1,39 @@
+"""The page's own config, word for word, runs to its end on this machine."""
+
+from __future__ import annotations
+
+import json
+
+from tests.e2e.conftest import Job
+
+
+def test_runs_unchanged(page: Job) -> None:
+    shown = page.run("--system", "local", "--target", "cpu").stdout
+    assert "double_quant has no effect under LoRA" in shown
+    output = "../model-cache/models/phi3-finetuned"
+    report = page.report(output)
+    assert [stage["name"] for stage in report["stages"]] == [
+        "input model",
+        "lora",
+        "merge_adapter_weights",
+        "builder",
+    ]
+    lora = report["stages"][1]["facts"]
+    assert lora["losses"][-1][0] == 10  # max_steps of the page outweighs its epochs
+    model = page.config.parent / output / "lora-merge_adapter_weights-builder" / "cpu-cpu_model"
+    assert json.loads((model / "genai_config.json").read_text())["model"]["type"] == "phi3"
+
+
+def test_for_its_own_target_it_is_built_but_not_run(page: Job) -> None:
+    """CUDA is what the page wants: the model is made here, and said to be unmeasured."""
+    page.run("--system", "local")
+    report = page.report("../model-cache/models/phi3-finetuned")
+    assert report["target"]["provider"] == "CUDAExecutionProvider"
+    assert all("skipped" in score for score in report["stages"][-1]["scores"].values())
+
+
+def test_its_azureml_host_is_refused_with_the_remedy(page: Job) -> None:
+    done = page.drupe("run", "--config", "olive-config.json")
+    assert done.returncode == 2
+    assert 'engine.host "aml" is an AzureML system' in done.stderr
+    assert "Run with --system local." in done.stderr
