@@ -134,6 +134,10 @@ class Checkpoint:
         """Return name, dtype and shape of a tensor; KeyError when there is none."""
         return self._stored[name].spec
 
+    def file(self, name: str) -> Path:
+        """Return the file that a tensor lies in; KeyError when there is none."""
+        return self._stored[name].file
+
     def read(self, name: str) -> torch.Tensor:
         """Return a tensor in its stored dtype: mapped memory, which nobody may write to."""
         file = self._stored[name].file
@@ -204,7 +208,7 @@ def _open_index(index: Path) -> Checkpoint:
         )
     checkpoint = Checkpoint([index.parent / shard for shard in shards])
     for name, entry in entries.items():
-        if name not in checkpoint or checkpoint._stored[name].file != index.parent / entry:  # noqa: SLF001
+        if name not in checkpoint or checkpoint.file(name) != index.parent / entry:
             raise DrupeError(
                 str(index),
                 f'says that "{name}" lies in {entry}, but it does not',
@@ -288,7 +292,7 @@ def tensor_bytes(
     """Return the values as they are stored: row by row; no copy of a contiguous tensor."""
     if tensor.numel() == 0:  # torch cannot view a tensor of no bytes as another type
         return memoryview(b"")
-    return memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 class CheckpointWriter:

@@ -1,0 +1,359 @@
+"""Fold a LoRA adapter into the weights of its base: W + scale * B A, computed in float32.
+
+Hu et al. 2021 (arXiv:2106.09685), 4.1; scale is alpha / r, or alpha / sqrt(r) with rank-stabilized
+LoRA (Kalajdzievski 2023, arXiv:2312.03732). A merged weight is rounded once, to the type in which
+the base is stored; every other tensor is copied byte by byte. All is read, computed and written in
+blocks of rows, so the memory does not grow with the model.  Heavy file: the worker imports it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from drupe.checkpoint.tensors import (
+    PICKLES,
+    Checkpoint,
+    CheckpointWriter,
+    TensorSpec,
+    open_checkpoint,
+    tensor_bytes,
+)
+from drupe.core.errors import DrupeError
+from drupe.core.job import Job
+from drupe.core.model import Model
+from drupe.finetune.passes import MergeAdapterWeights
+
+WHERE = "MergeAdapterWeights"
+MERGED_DTYPES = ("F32", "BF16", "F16")
+# Of a weight in float32: small enough to stay in the processor's cache, and so few bytes that
+# the largest tensor of a model does not matter.
+BLOCK_ELEMENTS = 2**20
+
+KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+# Fields of adapter_config.json that say how the adapter came about, not what it computes ...
+DESCRIPTIVE = {
+    *("peft_version", "auto_mapping", "base_model_name_or_path", "revision", "task_type"),
+    *("inference_mode", "lora_dropout", "target_modules", "exclude_modules"),
+    *("layers_to_transform", "layers_pattern", "runtime_config", "loftq_config", "eva_config"),
+    *("corda_config", "lora_ga_config"),
+    # ... or are without meaning while their switch (use_qalora, megatron_config) is off.
+    *("qalora_group_size", "megatron_core"),
+}
+HONOURED = {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"}
+# Those that leave the base weights as they were. The others (PiSSA, OLoRA, CorDA, LoftQ, ...)
+# train against changed base weights, to which the adapter would have to be added.
+HARMLESS_STARTS: tuple[Any, ...] = (True, False, None, "gaussian", "eva", "orthogonal")
+OUTPUT_LAYERS = ("lm_head", "embed_out", "output_layer")
+
+COPIED_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm", ".py")
+COPIED_NAMES = ("LICENSE", "NOTICE", "LICENSE.md", "NOTICE.md")
+TOKENIZER_FILES = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
+    *("spiece.model", "*.tiktoken", "chat_template*", "additional_chat_templates/*.jinja"),
+)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The adapter of one linear layer.
+
+    down: A, (r, in). up: B, (out, r). Both as they are stored, mapped to the adapter's file.
+    scale: what B A is multiplied with.
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+    scale: float
+
+
+@dataclass
+class Change:
+    """What merging did to the weights.
+
+    changed: tensors of which some stored value differs from the base's. largest_relative: the
+    largest norm of a tensor's change, relative to the tensor's norm.
+    """
+
+    tensors: int = 0
+    changed: int = 0
+    largest_relative: float = 0.0
+    dtypes: set[str] = field(default_factory=set)
+
+
+def merge(step: MergeAdapterWeights, model: Model, out: Path, job: Job) -> None:
+    """Write the base of the adapter `model` with the adapter folded in below `out`.
+
+    Raises DrupeError before anything is written when the adapter is not plain LoRA on linear
+    layers of this base; and when it changes no stored weight.
+    """
+    if model.base is None:
+        raise DrupeError(WHERE, "was given an adapter without its base", "Mend the plan.")
+    torch.set_num_threads(job.threads)
+    base = open_checkpoint(model.base.path)
+    pairs = read_pairs(model.path, base, _settings(model.base.path / "config.json"))
+    with torch.inference_mode():
+        change = _write_weights(base, pairs, out, job)
+    if not change.changed:
+        raise DrupeError(
+            WHERE,
+            "the merged weights are those of the base, bit for bit: the adapter's changes are "
+            f"smaller than the rounding of {', '.join(sorted(change.dtypes))}",
+            "Store the base model in float32, or train longer or with a higher learning rate.",
+        )
+    if change.changed < change.tensors:
+        job.warn(
+            f"{change.tensors - change.changed} of {change.tensors} adapted tensors did not "
+            f"change: the adapter is smaller than the rounding of {', '.join(change.dtypes)} there"
+        )
+    _copy_other_files(model.base.path, model.path, out)
+    job.facts.update(
+        merged_tensors=change.tensors,
+        dtype=", ".join(sorted(change.dtypes)),
+        largest_relative_change=change.largest_relative,
+    )
+
+
+def read_pairs(adapter: Path, base: Checkpoint, config: Mapping[str, Any]) -> dict[str, Pair]:
+    """Return the adapter's matrices by the name of the base tensor that each pair belongs to.
+
+    config: the base's config.json. Raises DrupeError for whatever cannot be merged.
+    """
+    settings = _settings(adapter / "adapter_config.json")
+    _check_settings(settings)
+    if config.get("quantization_config"):
+        raise DrupeError(
+            WHERE,
+            "the base model is quantized; folding into rounded weights would round them again",
+            "Give the base model in bfloat16, float16 or float32.",
+        )
+    checkpoint = Checkpoint([adapter / "adapter_model.safetensors"])
+    modules = _modules(checkpoint)
+    pairs = {}
+    for module in modules:
+        name = f"{module}.weight"
+        _check_target(module, name, base, config)
+        pair = _read_pair(checkpoint, module, settings)
+        _check_shapes(module, pair, base.spec(name), _rank(module, settings))
+        pairs[name] = pair
+    if not any(bool(pair.up.any()) for pair in pairs.values()):
+        raise DrupeError(
+            WHERE,
+            "the adapter has learnt nothing: all its B matrices are zero, as they are at the start",
+            "Train it: is the learning rate zero, or were no steps done?",
+        )
+    return pairs
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise DrupeError(str(file), f"cannot be read: {fault}", "Make the model again.") from fault
+    if not isinstance(settings, dict):
+        raise DrupeError(str(file), "holds no JSON object", "Make the model again.")
+    return settings
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse all that is not plain LoRA, also what a later PEFT may add: unknown and switched on."""
+    if settings.get("peft_type") != "LORA":
+        raise _unmergeable("peft_type", settings.get("peft_type"))
+    if settings.get("bias", "none") != "none":
+        raise _unmergeable("bias", settings["bias"])
+    start = settings.get("init_lora_weights", True)
+    if start not in HARMLESS_STARTS:
+        raise DrupeError(
+            WHERE,
+            f'the adapter was trained with init_lora_weights="{start}", which changes the base '
+            "weights before training; added to the original ones it computes something else",
+            "Save it with PEFT's path_initial_model_for_weight_conversion, which makes it plain "
+            "LoRA, or merge it with PEFT.",
+        )
+    known = DESCRIPTIVE | HONOURED | {"peft_type", "bias", "init_lora_weights"}
+    for name, value in settings.items():
+        if name not in known and value not in (None, False, [], {}, ""):
+            raise _unmergeable(name, value)
+
+
+def _unmergeable(name: str, value: Any) -> DrupeError:
+    return DrupeError(
+        WHERE,
+        f"cannot merge this adapter: its adapter_config.json says {name}={json.dumps(value)}",
+        "Merge it with PEFT (merge_and_unload), or train plain LoRA on linear layers.",
+    )
+
+
+def _modules(adapter: Checkpoint) -> list[str]:
+    """Return the adapted modules; each key must be one of a pair A and B."""
+    sides: dict[str, set[str]] = {}
+    for key in adapter.names:
+        match = KEY.fullmatch(key)
+        if match is None:
+            raise DrupeError(
+                WHERE,
+                f'cannot merge this adapter: it holds "{key}", which is no LoRA of a linear layer',
+                "Merge it with PEFT (merge_and_unload), or train plain LoRA on linear layers.",
+            )
+        sides.setdefault(match["module"], set()).add(match["side"])
+    for module, found in sides.items():
+        if found != {"A", "B"}:
+            raise DrupeError(
+                WHERE,
+                f'the adapter holds only lora_{found.pop()} of "{module}"',
+                "Save the adapter again.",
+            )
+    if not sides:
+        raise DrupeError(WHERE, "the adapter holds no tensors", "Save the adapter again.")
+    return list(sides)
+
+
+def _check_target(module: str, name: str, base: Checkpoint, config: Mapping[str, Any]) -> None:
+    tied = config.get("tie_word_embeddings") or (config.get("text_config") or {}).get(
+        "tie_word_embeddings"
+    )
+    if module.rpartition(".")[2] in OUTPUT_LAYERS and (tied or name not in base):
+        raise DrupeError(
+            WHERE,
+            f'the adapter changes "{module}", but its weights are tied to the embedding: folding '
+            "it in would change the embedding too",
+            f"Train without {module} among target_modules.",
+        )
+    if name not in base:
+        raise DrupeError(
+            WHERE,
+            f'the adapter changes "{module}", but the base model has no tensor "{name}": it is an '
+            "adapter of another model",
+            "Give the base model that the adapter was trained on.",
+        )
+
+
+def _read_pair(adapter: Checkpoint, module: str, settings: Mapping[str, Any]) -> Pair:
+    down, up = (
+        adapter.read(f"base_model.model.{module}.lora_{side}.weight") for side in "AB"
+    )
+    if not (down.isfinite().all() and up.isfinite().all()):
+        raise DrupeError(
+            WHERE,
+            f'the adapter of "{module}" holds values that are no numbers (NaN or infinite)',
+            "Its training diverged: train again with a lower learning rate.",
+        )
+    alpha = _by_pattern(settings.get("alpha_pattern"), module, settings.get("lora_alpha", 8))
+    rank = _rank(module, settings)
+    return Pair(down, up, alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank))
+
+
+def _rank(module: str, settings: Mapping[str, Any]) -> int:
+    return int(_by_pattern(settings.get("rank_pattern"), module, settings.get("r", 8)))
+
+
+def _by_pattern(patterns: Mapping[str, float] | None, module: str, default: float) -> float:
+    """Return what PEFT takes: of the first pattern that the end of the module's name matches.
+
+    https://huggingface.co/docs/peft/package_reference/lora, rank_pattern: names or regular
+    expressions; a leading "^" binds to the beginning.
+    """
+    for pattern, value in (patterns or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+def _check_shapes(module: str, pair: Pair, spec: TensorSpec, rank: int) -> None:
+    if spec.dtype not in MERGED_DTYPES:
+        raise DrupeError(
+            WHERE,
+            f'the base stores "{spec.name}" as {spec.dtype}, which cannot be merged into',
+            "Give the base model in bfloat16, float16 or float32.",
+        )
+    found = (tuple(pair.up.shape), tuple(pair.down.shape))
+    expected = ((spec.shape[0], rank), (rank, spec.shape[-1]))
+    if len(spec.shape) != 2 or found != expected:
+        raise DrupeError(
+            WHERE,
+            f'the adapter of "{module}" has B {list(found[0])} and A {list(found[1])}; its rank '
+            f"{rank} and the base's weight {list(spec.shape)} ask for {list(expected[0])} and "
+            f"{list(expected[1])}",
+            "Give the base model that the adapter was trained on.",
+        )
+
+
+def _write_weights(base: Checkpoint, pairs: Mapping[str, Pair], out: Path, job: Job) -> Change:
+    change = Change()
+    done, total = 0, base.size_bytes
+    with CheckpointWriter(out, base.specs) as writer:
+        for spec in writer.order:
+            pair = pairs.get(spec.name)
+            if pair is None:
+                parts: Iterator[bytes | memoryview] = base.chunks(spec.name)
+            else:
+                parts = _merged_parts(base.read(spec.name), pair, change, spec.name)
+            writer.write(spec.name, _told(parts, done, total, job))
+            done += spec.size_bytes
+    job.progress("merging", total, total, "bytes")
+    return change
+
+
+def _told(
+    parts: Iterator[bytes | memoryview], done: int, total: int, job: Job
+) -> Iterator[bytes | memoryview]:
+    for part in parts:
+        job.progress("merging", done, total, "bytes")
+        yield part
+        done += len(part)
+
+
+def _merged_parts(
+    weight: torch.Tensor,  # (out, in), the storage dtype
+    pair: Pair,
+    change: Change,
+    name: str,
+) -> Iterator[memoryview]:
+    """Yield the bytes of the merged weight, block of rows by block of rows; record the change."""
+    down, up = pair.down.float(), pair.up.float()
+    rows = max(1, BLOCK_ELEMENTS // max(1, weight.shape[1]))
+    squares, changed_squares, changed = 0.0, 0.0, False
+    for part, up_part in zip(weight.split(rows), up.split(rows), strict=True):
+        exact = part.float()
+        merged = torch.addmm(exact, up_part, down, alpha=pair.scale).to(weight.dtype)
+        changed = changed or not torch.equal(merged, part)
+        squares += float(exact.square().sum())
+        changed_squares += float((merged.float() - exact).square().sum())
+        if not math.isfinite(changed_squares):
+            raise DrupeError(
+                WHERE,
+                f'merging "{name}" gives values that {weight.dtype} cannot hold',
+                "Store the base model in float32 or bfloat16; or is the adapter's scale right?",
+            )
+        yield tensor_bytes(merged)
+    change.tensors += 1
+    change.changed += changed
+    change.dtypes.add(str(weight.dtype).removeprefix("torch."))
+    relative = math.sqrt(changed_squares / squares) if squares else 0.0
+    change.largest_relative = max(change.largest_relative, relative)
+
+
+def _copy_other_files(base: Path, adapter: Path, out: Path) -> None:
+    """Copy what a model is besides its weights; the tokenizer that was trained with wins."""
+    for file in sorted(base.iterdir()):
+        wanted = file.suffix in COPIED_SUFFIXES or file.name in COPIED_NAMES
+        if wanted and file.is_file() and not file.name.endswith(".index.json"):
+            shutil.copyfile(file, out / file.name)
+    for folder in (base, adapter):
+        for file in _tokenizer_files(folder):
+            target = out / file.relative_to(folder)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, target)
+
+
+def _tokenizer_files(folder: Path) -> list[Path]:
+    found = {file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)}
+    return sorted(file for file in found if file.is_file() and file.suffix not in PICKLES)
