@@ -20,6 +20,7 @@ arguments = parser.parse_args()
 
 model = onnxruntime_genai.Model(str(arguments.model_path))
 tokenizer = onnxruntime_genai.Tokenizer(model)
+tokenizer.update_options(add_special_tokens="true")  # begin of text, as in training
 tokens = tokenizer.encode(PROMPT.format(phrase=arguments.phrase))
 
 parameters = onnxruntime_genai.GeneratorParams(model)

@@ -65,8 +65,8 @@ def run(
     planned = plan.make(workflow, heard.warning)
     refuse_foreign(planned)
     heard.planned(planned)
-    results = apply_steps(planned, heard, force)
     planned.cache.save_digests()
+    results = apply_steps(planned, heard, force)
     outcome = Outcome(
         plan=planned,
         stages=tuple(stage_of(planned, name, results) for name in planned.stages),

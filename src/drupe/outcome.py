@@ -10,6 +10,11 @@ from drupe.core.model import Model
 from drupe.plan import Plan
 
 
+def is_measured(score: dict[str, Any] | None) -> bool:
+    """Return whether a score holds a number (and is not a sample, or a "skipped")."""
+    return bool(score) and score.get("value") is not None  # type: ignore[union-attr]
+
+
 @dataclass(frozen=True)
 class Stage:
     """One stage of the chain as it came out.

@@ -15,7 +15,7 @@ from typing import Any
 import drupe
 from drupe.core.cache import deliver, folder_in_place_of
 from drupe.core.errors import Refused
-from drupe.core.files import write_atomic
+from drupe.core.files import files_below, write_atomic
 from drupe.core.operation import installed_version
 from drupe.outcome import Outcome
 from drupe.plan import Plan
@@ -23,6 +23,7 @@ from drupe.report.card import model_card
 from drupe.report.verdict import verdict
 
 FORMAT = 1
+REPORT, LOCK = "report.json", "config.lock.json"
 
 
 def output_folder(planned: Plan) -> Path:
@@ -39,11 +40,14 @@ def model_folder(planned: Plan) -> Path:
 
 def refuse_foreign(planned: Plan) -> None:
     """Refuse to replace a folder that no run of drupe has written."""
-    place, report = model_folder(planned), output_folder(planned) / "report.json"
-    if place.exists() and any(place.iterdir()) and _report(report) is None:
+    place, folder = model_folder(planned), output_folder(planned)
+    if place.is_dir() and not any(place.iterdir()):
+        return
+    # The lock is written before the model, the report behind it: a kill leaves one of them.
+    if place.exists() and not any(_report(folder / name) for name in (LOCK, REPORT)):
         raise Refused(
             str(place),
-            "is not empty, and was not written by drupe (there is no report.json of its)",
+            f"is not empty, and was not written by drupe (there is no {REPORT} of its)",
             "Move it away, or name another folder with -o.",
         )
 
@@ -52,21 +56,23 @@ def write_output(outcome: Outcome) -> None:
     """Deliver the final model and write report and lock; what is there already is left alone."""
     planned = outcome.plan
     folder = output_folder(planned)
+    _write(folder / LOCK, lock(planned))
     if len(outcome.stages) > 1 and not _is_delivered(outcome):
         with folder_in_place_of(outcome.path) as staging:
             deliver(outcome.final.model.path, staging)
             write_atomic(staging / "README.md", model_card(outcome).encode())
-    _write(folder / "config.lock.json", lock(planned))
-    _write(folder / "report.json", report(outcome))
+    _write(folder / REPORT, report(outcome))
 
 
 def _is_delivered(outcome: Outcome) -> bool:
-    written = _report(output_folder(outcome.plan) / "report.json")
+    written = _report(output_folder(outcome.plan) / REPORT)
+    source = outcome.final.model.path
+    names = ["README.md", *(file.relative_to(source) for file in files_below(source))]
     return (
         written is not None
         and written.get("digest") == outcome.final.model.digest
         and written.get("stages") == _stages(outcome)
-        and (outcome.path / "README.md").exists()
+        and all((outcome.path / name).is_file() for name in names)
     )
 
 

@@ -10,6 +10,7 @@ its fields name, and the keys of what it works on.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ from drupe.core.operation import Operation, Pass
 from drupe.resources.models import Located, locate, locate_adapter, locate_files
 
 INPUT = "input model"
+FOLDER_NAME = re.compile(r"\w[\w .+-]{0,60}")
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,15 @@ def make(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) ->
     folder = Path(workflow.file).resolve().parent
     cache = Cache((folder / workflow.engine.cache_dir).resolve(), warn)
     source = _source(workflow, folder, cache.digests)
+    for key in ("cache_dir", "output_dir"):
+        written = (folder / getattr(workflow.engine, key)).resolve()
+        inside = source.model.kind == "files" and written.is_relative_to(source.model.path)
+        if inside or written == source.model.path:
+            raise Refused(
+                f"engine.{key}",
+                f"{written} lies in the input model's folder, which each run would then change",
+                "Name a folder beside it.",
+            )
     metrics, notes = _metrics(workflow)
     chain = _Chain(workflow, cache, source, metrics)
     chain.measure(INPUT, first=True, last=not workflow.passes)
@@ -118,7 +129,8 @@ class _Chain:
         self._metrics = metrics
         self._kinds = {INPUT: source.model.kind}
         base = source.model.base
-        root = ["input", source.model.digest, base.digest if base else None]
+        model = source.model
+        root = ["input", model.kind, model.digest, base.digest if base else None, model.remote_code]
         self._keys = {INPUT: value_digest(root)}
         # The content of each stage, as far as it is made: what follows on the unmade is no hit.
         self._digests: dict[str, str | None] = {INPUT: source.model.digest}
@@ -130,6 +142,12 @@ class _Chain:
         before = self._latest
         if name in self._keys:
             raise Refused(f"passes.{name}", "is a stage's own name", "Give the pass another name.")
+        if not FOLDER_NAME.fullmatch(name):
+            raise Refused(
+                f"passes.{name}",
+                "cannot be a part of the output folder's name",
+                "Name the pass with letters, digits, _ and -.",
+            )
         self._add(name, "pass", name, (before,), registered, step)
         self._latest = name
         self._kinds[name] = step.gives

@@ -80,7 +80,15 @@ def test_the_output_folder(demo: Demo) -> None:
     config = json.loads((folder / "genai_config.json").read_text())
     assert config["model"]["decoder"]["session_options"]["intra_op_num_threads"] >= 1
     card = (folder / "README.md").read_text()
-    for heading in ("Base model", "Data", "Recipe", "Measured", "Verified on", "Not run", "Load it"):
+    for heading in (
+        "Base model",
+        "Data",
+        "Recipe",
+        "Measured",
+        "Verified on",
+        "Not run",
+        "Load it",
+    ):
         assert heading in card
     for file in (demo[0].folder / "models").rglob("*"):
         if file.suffix in (".json", ".md", ".jinja", ".txt"):

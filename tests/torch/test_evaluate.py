@@ -160,15 +160,15 @@ def test_scores_are_those_of_a_plain_loop(
 
 
 def test_choices_of_one_token_share_the_prompt(checkpoint: Model) -> None:
-    questions = accuracy._questions(opened(checkpoint), ["Is it "], ["a", "b", "c"], special=True)
+    questions = accuracy._questions(opened(checkpoint), ["Is it:\n"], ["a", "b", "c"], special=True)
     assert [len(asked) for asked in questions.values()] == [3]
 
 
 def test_a_choice_that_begins_another_is_told_apart_by_its_end(checkpoint: Model) -> None:
     runtime = opened(checkpoint)
-    questions = accuracy._questions(runtime, ["It is "], ["no", "none"], special=True)
-    ends = {asked.answer[-1] for group in questions.values() for asked in group}
-    assert ends == {runtime.tokenizer.eos_token_id}
+    questions = accuracy._questions(runtime, ["It is:\n"], ["q", "qx"], special=True)
+    ends = [asked.answer[-1] for group in questions.values() for asked in group]
+    assert ends == [runtime.tokenizer.eos_token_id] * 2
 
 
 def test_a_prompt_beyond_the_context_loses_its_beginning(checkpoint: Model) -> None:
@@ -289,7 +289,11 @@ def test_chat_streams_what_transformers_generates(checkpoint: Model, onnx: Model
     ids = tokenizer(TEXTS[0], return_tensors="pt")["input_ids"]
     theirs = network.generate(ids, max_new_tokens=12, do_sample=False)[0, ids.shape[1] :]
     ours = "".join(Chat(onnx.path).stream(TEXTS[0], raw=True, greedy=True, max_new_tokens=12))
-    assert ours == tokenizer.decode(theirs, skip_special_tokens=True)
+    # A character of which bytes are missing is held back by one and replaced by the other.
+    assert ours == tokenizer.decode(theirs, skip_special_tokens=True).rstrip(
+        "\N{REPLACEMENT CHARACTER}"
+    )
+    assert len(ours) > 1
 
 
 def test_chat_refuses_what_it_cannot_answer(onnx: Model, tmp_path: Path) -> None:

@@ -87,8 +87,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_cpu_precision_loads_answers_and_is_proven(
     checkpoint: Path, tmp_path: Path, precision: Precision
 ) -> None:
-    model, job, _ = exported(checkpoint, tmp_path / "out", precision)
+    model, job, events = exported(checkpoint, tmp_path / "out", precision)
     assert "probe_tokens" in job.facts
+    assert events == []  # no warning about the tokenizer
     settings = json.loads((model.path / "genai_config.json").read_text())
     assert settings["model"]["decoder"]["session_options"]["intra_op_num_threads"] == 2
     score, _ = proven(model, checkpoint, tmp_path / "proof")
@@ -150,7 +151,7 @@ def test_fields_reach_the_graph(checkpoint: Path, tmp_path: Path) -> None:
         checkpoint, tmp_path / "out", "int4", int4_block_size=64, int4_accuracy_level=1
     )
     assert read_precision(model.path / "model.onnx") == Exported("int4", 4, 64)
-    nodes = [node for node in onnx_ir.load(model.path / "model.onnx").graph]
+    nodes = list(onnx_ir.load(model.path / "model.onnx").graph)
     levels = {n.attributes["accuracy_level"].as_int() for n in nodes if n.op_type == "MatMulNBits"}
     assert levels == {1}
 

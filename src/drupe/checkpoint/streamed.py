@@ -20,7 +20,7 @@ from drupe.checkpoint.tensors import Checkpoint, open_checkpoint
 from drupe.core.errors import DrupeError
 
 
-class NamesDiffer(DrupeError):
+class NamesDifferError(DrupeError):
     """The names in the files are not those of transformers' modules; the model may still be sound.
 
     transformers renames and joins the tensors of some architectures while it loads them.
@@ -31,7 +31,7 @@ def streamed_model(folder: Path, remote_code: bool = False) -> nn.Module:
     """Return the causal language model in `folder`, for inference in float32 on the CPU.
 
     remote_code: the model's own Python code may run.
-    Raises NamesDiffer when a parameter's name or shape is not found in the checkpoint.
+    Raises NamesDifferError when a parameter's name or shape is not found in the checkpoint.
     """
     checkpoint = open_checkpoint(folder)
     config = AutoConfig.from_pretrained(
@@ -42,11 +42,71 @@ def streamed_model(folder: Path, remote_code: bool = False) -> nn.Module:
         network: nn.Module = AutoModelForCausalLM.from_config(
             config, dtype=torch.float32, trust_remote_code=remote_code
         )
-    aliases = _aliases(network, config, checkpoint)
-    _check_names(network, checkpoint, aliases, folder)
+    stored = _stored_names(network, config, checkpoint)
+    _check_names(network, checkpoint, stored, folder)
     _load_buffers(network, checkpoint)
-    for module_name, module in network.named_modules():
-        if module_name and module_name in aliases_modules(aliases):
-            pass
-        _stream(module, module_name, checkpoint, aliases)
+    for name, module in network.named_modules():
+        own = [parameter for parameter, _ in module.named_parameters(recurse=False)]
+        if own:
+            prefix = f"{name}." if name else ""
+            _stream(module, {each: stored[prefix + each] for each in own}, checkpoint)
     return network.eval()
+
+
+def _stored_names(network: Any, config: Any, checkpoint: Checkpoint) -> dict[str, str]:
+    """Return for each parameter the name of its values: its own, or what it is tied to."""
+    stored = {name: name for name, _ in network.named_parameters(remove_duplicate=False)}
+    if getattr(config, "tie_word_embeddings", False) and network.get_output_embeddings():
+        names = {module: name for name, module in network.named_modules()}
+        output = f"{names[network.get_output_embeddings()]}.weight"
+        if output not in checkpoint:
+            stored[output] = f"{names[network.get_input_embeddings()]}.weight"
+    return stored
+
+
+def _check_names(
+    network: nn.Module, checkpoint: Checkpoint, stored: dict[str, str], folder: Path
+) -> None:
+    for name, parameter in network.named_parameters(remove_duplicate=False):
+        source = stored[name]
+        if source not in checkpoint:
+            raise _names_differ(folder, f'holds no values for the parameter "{name}"')
+        shape = checkpoint.spec(source).shape
+        if shape != tuple(parameter.shape):
+            raise _names_differ(
+                folder, f'holds "{source}" as {list(shape)}, not {list(parameter.shape)}'
+            )
+
+
+def _names_differ(folder: Path, what: str) -> NamesDifferError:
+    return NamesDifferError(
+        str(folder),
+        f"{what} of the model that its config.json describes",
+        "Do config.json and the weights belong together? Save the model again with "
+        "save_pretrained.",
+    )
+
+
+def _load_buffers(network: nn.Module, checkpoint: Checkpoint) -> None:
+    """Give buffers that were saved with the model their values; they are small."""
+    with torch.no_grad():
+        for name, buffer in network.named_buffers():
+            if name in checkpoint:
+                buffer.copy_(checkpoint.read(name))
+
+
+def _stream(module: nn.Module, stored: dict[str, str], checkpoint: Checkpoint) -> None:
+    """Have `module` read its own parameters when it is called and drop them when it returns."""
+    empty = {name: module.get_parameter(name) for name in stored}
+
+    def load(module: nn.Module, arguments: Any) -> None:
+        for name, source in stored.items():
+            values = checkpoint.read(source).float()
+            setattr(module, name, nn.Parameter(values, requires_grad=False))
+
+    def drop(module: nn.Module, arguments: Any, result: Any) -> None:
+        for name, parameter in empty.items():
+            setattr(module, name, parameter)
+
+    module.register_forward_pre_hook(load)
+    module.register_forward_hook(drop, always_call=True)

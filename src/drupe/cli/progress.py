@@ -65,7 +65,7 @@ class Terminal(Listener):
 
     def steps(self, plan: Plan) -> None:
         """Show each step of a plan that is not run."""
-        grid = Table("step", "does", "key", "", box=None)
+        grid = Table("step", "does", "key", "", box=None, pad_edge=False)
         for step in plan.steps:
             grid.add_row(
                 step.name, step.registered, step.key[:12], "cached" if step.hit else "to run"

@@ -13,12 +13,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `drupe step`."""
     parser.add_argument("--spec", type=Path, required=True, help="step.json")
     parser.add_argument("--out", type=Path, required=True, help="the folder for the result")
-    parser.add_argument("--with-parent", action="store_true", help="end when the starter ends")
+    parser.add_argument("--with-parent", type=int, metavar="PID", help="end when this one ends")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do the step; return 0, or 1 when it failed (its file `events` says why)."""
     quiet_dependencies()
     if arguments.with_parent:
-        die_with_parent()
+        die_with_parent(arguments.with_parent)
     return run_step(arguments.spec.resolve(), arguments.out.resolve())

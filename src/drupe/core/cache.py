@@ -4,6 +4,7 @@
     steps/KEY/manifest   what the step gave: {file: digest}, its parents, time, memory, facts
     steps/KEY/marks      device, inode, size and time of each file on this machine
     steps/KEY/files/     the result as a folder: hard links to the blobs
+    locks/KEY            held by the process that works on a step
     work/KEY/            where a running step writes; its scratch outlives a kill
     digests              digests of input files by their identity
 
@@ -24,7 +25,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ class Cache:
     def __init__(self, folder: Path, warn: Callable[[str], None] = lambda text: None) -> None:
         self.folder = folder
         self._warn = warn
+        self._warned: set[str] = set()
         self.digests = DigestMemo(folder / "digests")
 
     def save_digests(self) -> None:
@@ -116,7 +118,12 @@ class Cache:
         except (ValueError, OSError) as error:
             self._warn_of(key, f"its manifest cannot be read ({error})")
             return None
-        fault = self._fault(step, manifest, key, kind, parents)
+        try:
+            fault = self._fault(step, manifest, key, kind, parents)
+        except DrupeError as error:  # a link that leads out
+            fault = f"{error.where} {error.what}"
+        except (KeyError, TypeError, AttributeError):
+            fault = "its manifest is not one that drupe writes"
         if fault:
             self._warn_of(key, fault)
             return None
@@ -126,7 +133,10 @@ class Cache:
         )
 
     def _warn_of(self, key: str, fault: str) -> None:
-        self._warn(f"The cached result {key[:12]} is not used: {fault}. It is made anew.")
+        text = f"The cached result {key[:12]} is not used: {fault}. It is made anew."
+        if text not in self._warned:  # a plan, a run and the lock's holder ask the same
+            self._warned.add(text)
+            self._warn(text)
 
     def _fault(
         self, step: Path, manifest: dict[str, Any], key: str, kind: str, parents: tuple[str, ...]
@@ -146,6 +156,7 @@ class Cache:
             marks = json.loads((step / "marks").read_text())
         except (OSError, ValueError):
             marks = {}
+        marks = marks if isinstance(marks, dict) else {}
         present = {
             file.relative_to(step / "files").as_posix() for file in files_below(step / "files")
         }
@@ -185,10 +196,14 @@ class Cache:
             if found:
                 return found
             folder = self.work_folder(key)
-            remove_tree(folder / "out")
+            remove_tree(folder if force else folder / "out")
             (folder / "out").mkdir(parents=True)
-            run = work(folder)
-            self._commit(key, kind, parents, folder / "out", run)
+            try:
+                run = work(folder)
+                self._commit(key, kind, parents, folder / "out", run)
+            except BaseException:
+                remove_tree(folder / "out")
+                raise
             remove_tree(folder)
         made = self.find(key, kind, parents, base)
         if made is None:
@@ -197,14 +212,19 @@ class Cache:
                 f"step {key[:12]} was made, but cannot be read back",
                 "Is the disk sound, and does another program clean this folder?",
             )
-        return Result(key, made.model, run.seconds, run.peak_bytes, run.facts, hit=False)
+        return replace(made, hit=False)
 
     def _commit(self, key: str, kind: str, parents: tuple[str, ...], out: Path, run: Run) -> None:
         """Turn the folder `out` into blobs, a manifest and a folder of links, then publish it."""
         staging = self.work_folder(key) / "commit"
         remove_tree(staging)
         digests = {}
-        for file in files_below(out):
+        files = files_below(out)
+        for link in filter(Path.is_symlink, files):  # a blob is a file, wherever it lies
+            content = link.resolve()
+            link.unlink()
+            shutil.copyfile(content, link)
+        for file in files:
             name = file.relative_to(out).as_posix()
             digests[name] = self._store(file)
             link_or_copy(self._blob(digests[name]), staging / "files" / name)

@@ -18,7 +18,12 @@ class Declared(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        # Else a default of 16 and a written 16, read as 16.0, would be two keys.
+        validate_default=True,
     )
 
     @field_validator("*", mode="after")

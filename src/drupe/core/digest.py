@@ -40,23 +40,19 @@ def file_digest(path: Path) -> str:
     """Return the content digest of a file (64 hex digits); its name is no part of it."""
     size = path.stat().st_size
     starts = range(0, size, CHUNK_BYTES)
+    if len(starts) <= 1:
+        return tree_digest(size, [_chunk_digest(path, start) for start in starts])
+    with ThreadPoolExecutor(2) as pool:
+        return tree_digest(size, list(pool.map(lambda start: _chunk_digest(path, start), starts)))
+
+
+def _chunk_digest(path: Path, start: int) -> bytes:
+    digest, left = hashlib.sha256(), CHUNK_BYTES
     with path.open("rb", buffering=0) as file:
-        if len(starts) <= 1:
-            chunks = [_chunk_digest(file.fileno(), start) for start in starts]
-        else:
-            with ThreadPoolExecutor(2) as pool:
-                chunks = list(pool.map(lambda start: _chunk_digest(file.fileno(), start), starts))
-    return tree_digest(size, chunks)
-
-
-def _chunk_digest(descriptor: int, start: int) -> bytes:
-    digest, position = hashlib.sha256(), start
-    while position < start + CHUNK_BYTES:
-        data = os.pread(descriptor, min(READ_BYTES, start + CHUNK_BYTES - position), position)
-        if not data:
-            break
-        digest.update(data)
-        position += len(data)
+        file.seek(start)
+        while left and (data := file.read(min(READ_BYTES, left))):
+            digest.update(data)
+            left -= len(data)
     return digest.digest()
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from drupe.core.declared import Declared
-from drupe.core.digest import value_digest
+from drupe.core.digest import identity, value_digest
 from drupe.core.errors import ContractError, Refused
 from drupe.core.files import files_below
 from drupe.core.job import Job
@@ -141,11 +141,17 @@ class Metric(Operation):
 
     def apply(self, model: Model, reference: Model | None, out: Path, job: Job) -> None:
         """Measure `model` (against `reference`) and write score.json below `out`."""
+        name = type(self).__name__
         given = (model, reference) if self.compares else (model,)
+        before = _marks(model.path)
         self.function()(*given, out, job)
         if missing_files("score", out):
+            raise ContractError(name, "wrote no score.json", "Developer of this metric: write one.")
+        if _marks(model.path) != before:
             raise ContractError(
-                type(self).__name__, "wrote no score.json", "Developer of this metric: write one."
+                name,
+                f"changed the model {model.path} that it measures",
+                "Developer of this metric: write below `out` only.",
             )
 
 
@@ -157,7 +163,7 @@ def installed_version(distribution: str) -> str | None:
         return None
 
 
-def _marks(folder: Path) -> list[tuple[str, int, int]]:
-    return [
-        (file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files_below(folder)
-    ]
+def _marks(folder: Path) -> dict[str, str]:
+    return {
+        file.relative_to(folder).as_posix(): identity(file.stat()) for file in files_below(folder)
+    }

@@ -13,7 +13,6 @@ import onnxruntime_genai
 
 from drupe.core.errors import DrupeError
 
-
 NEW_TOKENS = 256
 
 
@@ -35,10 +34,12 @@ class Chat:
         settings = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
         self._context_length = int(settings["model"]["context_length"])
         self._has_template = _has_template(folder)
-        self._plain = onnxruntime_genai.Tokenizer(self._model)
-        # A chat template writes the begin of text itself.
+        # A chat template writes the begin of text itself; before plain text it is the tokenizer's
+        # business, which GenAI leaves out unless told (0.18), other than training did.
         self._templated = onnxruntime_genai.Tokenizer(self._model)
         self._templated.update_options(add_special_tokens="false")
+        self._plain = onnxruntime_genai.Tokenizer(self._model)
+        self._plain.update_options(add_special_tokens="true")
 
     def stream(
         self,

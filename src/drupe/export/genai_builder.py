@@ -22,6 +22,7 @@ import numpy as np
 import onnxruntime
 import onnxruntime_genai
 import torch
+from transformers import AutoTokenizer
 
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
@@ -195,7 +196,7 @@ def _check_result(step: ExportGenAI, graph: Path, out: Path, job: Job) -> None:
         _check_graph(step, graph)
         job.note("export: the graph is valid; a model without embeddings or head is not run")
     elif step.target.provider in onnxruntime.get_available_providers():
-        job.facts["probe_tokens"] = _answer(step, out)
+        job.facts["probe_tokens"] = _answer(step, out, job)
     else:
         _check_graph(step, graph)
         job.note(
@@ -203,11 +204,12 @@ def _check_result(step: ExportGenAI, graph: Path, out: Path, job: Job) -> None:
         )
 
 
-def _answer(step: ExportGenAI, out: Path) -> list[int]:
+def _answer(step: ExportGenAI, out: Path, job: Job) -> list[int]:
     """Return the ids of a few greedy tokens that GenAI gives; raise DrupeError if it cannot."""
     try:
         model = onnxruntime_genai.Model(str(out))
         tokenizer = onnxruntime_genai.Tokenizer(model)
+        tokenizer.update_options(add_special_tokens="true")  # 0.18 leaves them out by itself
         prompt = tokenizer.encode(PROBE_PROMPT)
         parameters = onnxruntime_genai.GeneratorParams(model)
         parameters.set_search_options(max_length=len(prompt) + PROBE_TOKENS, do_sample=False)
@@ -220,6 +222,12 @@ def _answer(step: ExportGenAI, out: Path) -> list[int]:
         raise _does_not_load(step, str(fault)) from fault
     if not finite:
         raise _does_not_load(step, "its logits are not finite")
+    theirs = AutoTokenizer.from_pretrained(out)(PROBE_PROMPT)["input_ids"]
+    if prompt.tolist() != theirs:
+        job.warn(
+            f"ONNX Runtime GenAI cuts text into other tokens than transformers does: "
+            f"{prompt.tolist()} for {PROBE_PROMPT!r}, not {theirs}"
+        )
     return [int(token) for token in generator.get_sequence(0)[len(prompt) :]]
 
 

@@ -164,7 +164,7 @@ def _settings(file: Path) -> dict[str, Any]:
 
 
 def _check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse all that is not plain LoRA, also what a later PEFT may add: unknown and switched on."""
+    """Refuse all that is not plain LoRA, unknown fields of a later PEFT too if they are set."""
     if settings.get("peft_type") != "LORA":
         raise _unmergeable("peft_type", settings.get("peft_type"))
     if settings.get("bias", "none") != "none":
@@ -237,9 +237,7 @@ def _check_target(module: str, name: str, base: Checkpoint, config: Mapping[str,
 
 
 def _read_pair(adapter: Checkpoint, module: str, settings: Mapping[str, Any]) -> Pair:
-    down, up = (
-        adapter.read(f"base_model.model.{module}.lora_{side}.weight") for side in "AB"
-    )
+    down, up = (adapter.read(f"base_model.model.{module}.lora_{side}.weight") for side in "AB")
     if not (down.isfinite().all() and up.isfinite().all()):
         raise DrupeError(
             WHERE,
@@ -321,9 +319,11 @@ def _merged_parts(
     down, up = pair.down.float(), pair.up.float()
     rows = max(1, BLOCK_ELEMENTS // max(1, weight.shape[1]))
     squares, changed_squares, changed = 0.0, 0.0, False
-    for part, up_part in zip(weight.split(rows), up.split(rows), strict=True):
+    for start in range(0, len(weight), rows):
+        part = weight[start : start + rows]
         exact = part.float()
-        merged = torch.addmm(exact, up_part, down, alpha=pair.scale).to(weight.dtype)
+        merged = torch.addmm(exact, up[start : start + rows], down, alpha=pair.scale)
+        merged = merged.to(weight.dtype)
         changed = changed or not torch.equal(merged, part)
         squares += float(exact.square().sum())
         changed_squares += float((merged.float() - exact).square().sum())

@@ -6,7 +6,7 @@ import json
 
 import drupe
 from drupe.core.operation import installed_version
-from drupe.outcome import Outcome
+from drupe.outcome import Outcome, is_measured
 from drupe.plan import Plan
 from drupe.report.table import markdown
 from drupe.report.verdict import verdict
@@ -67,7 +67,7 @@ def _data(planned: Plan) -> list[str]:
 def _verified(outcome: Outcome) -> str:
     if not outcome.final.scores:
         return "nothing was measured."
-    measured = ", ".join(name for name, score in outcome.scores.items() if "value" in score)
+    measured = ", ".join(name for name, score in outcome.scores.items() if is_measured(score))
     runtime = "onnxruntime" if outcome.final.kind == "onnx-genai" else "torch"
     if not measured:
         return "nothing: the target's provider is not on the machine that built it."

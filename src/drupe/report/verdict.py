@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drupe.outcome import Outcome, Stage
+from drupe.outcome import Outcome, Stage, is_measured
 from drupe.report.words import percent, size
 
 MEANINGS = {
@@ -41,8 +41,8 @@ def verdict(outcome: Outcome) -> str:
 
 
 def _quality(outcome: Outcome, first: Stage, last: Stage) -> str:
-    metric = next((name for name, score in last.scores.items() if "value" in score), None)
-    if metric is None or "value" not in first.scores.get(metric, {}):
+    metric = next((name for name, score in last.scores.items() if is_measured(score)), None)
+    if metric is None or not is_measured(first.scores.get(metric)):
         return ""
     before, after = first.scores[metric], last.scores[metric]
     rows = f" on {after['count']} phrases" if metric == "accuracy" else ""

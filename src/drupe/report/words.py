@@ -31,8 +31,12 @@ def percent(share: float) -> str:
 
 def score_text(score: dict[str, object] | None) -> str:
     """Return a score with its 95 % interval, or what there is in its place."""
-    if not score or "value" not in score:
-        return "not run" if score else ""
+    if not score:
+        return ""
+    if score.get("value") is None:
+        return "not run"
+    if score.get("low") is None or score.get("high") is None:
+        return f"{float(str(score['value'])):.4g}"
     value, low, high = (
         float(str(score.get(key, score["value"]))) for key in ("value", "low", "high")
     )

@@ -6,7 +6,7 @@ JSON object a line on standard input and output:
 
     <- {"preload": ["torch", ...]}
     <- {"run": {"spec": PATH, "out": DIR}}      -> {"started": PID}, then
-                                                -> {"ended": EXIT CODE OR -SIGNAL, "peak_bytes": N}
+              -> {"ended": EXIT CODE OR -SIGNAL, "pid": PID, "peak_bytes": N}
     <- {"kill": PID}
     <- end of input: children are killed, the server ends
 
@@ -44,39 +44,46 @@ def main() -> None:
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     children: set[int] = set()
     buffer = b""
-    while True:
-        readable, _, _ = select.select([protocol_in, ended_in], [], [])
-        if ended_in in readable:
-            os.read(ended_in, 4096)
-            _report_ended(children, protocol_out)
-        if protocol_in in readable:
-            data = os.read(protocol_in, 65536)
-            if not data:
-                break
-            *lines, buffer = (buffer + data).split(b"\n")
-            for line in lines:
-                _serve(json.loads(line), children, protocol_out)
-    for child in children:
-        os.kill(child, signal.SIGKILL)
+    try:
+        while True:
+            readable, _, _ = select.select([protocol_in, ended_in], [], [])
+            if ended_in in readable:
+                os.read(ended_in, 4096)
+                _report_ended(children, protocol_out)
+            if protocol_in in readable:
+                data = os.read(protocol_in, 65536)
+                if not data:
+                    break
+                *lines, buffer = (buffer + data).split(b"\n")
+                for line in lines:
+                    _serve(json.loads(line), children, protocol_out)
+    except BrokenPipeError:
+        pass  # the client is gone: as at the end of input
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
 def _serve(request: dict[str, Any], children: set[int], protocol_out: int) -> None:
     if "preload" in request:
         for module in request["preload"]:
             # What cannot be imported here is an error of the step that needs it, with its words.
-            with contextlib.suppress(ImportError):
+            with contextlib.suppress(Exception):
                 importlib.import_module(module)
     elif "run" in request:
-        child = _fork(Path(request["run"]["spec"]), Path(request["run"]["out"]))
+        spec, out = Path(request["run"]["spec"]), Path(request["run"]["out"])
+        child = _fork(spec, out, protocol_out)
         children.add(child)
         _say(protocol_out, {"started": child})
     elif "kill" in request and request["kill"] in children:
         os.kill(request["kill"], signal.SIGKILL)
 
 
-def _fork(spec: Path, out: Path) -> int:
+def _fork(spec: Path, out: Path, protocol_out: int) -> int:
     if threading.active_count() > 1:
         raise RuntimeError(f"a preloaded module started threads: {threading.enumerate()}")
+    server = os.getpid()
     child = os.fork()
     if child:
         return child
@@ -84,7 +91,8 @@ def _fork(spec: Path, out: Path) -> int:
     try:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        die_with_parent()
+        die_with_parent(server)
+        os.close(protocol_out)  # so that the client sees the server's end
         redirect_output(spec.parent / "log")
         status = run_step(spec, out)
     finally:

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +22,7 @@ from drupe.core.process import anonymous_bytes, death
 from drupe.core.step import StepSpec
 
 POLL_SECONDS = 0.05
+KILL_SECONDS = 2.0
 Tell = Callable[[dict[str, Any]], None]
 
 
@@ -72,10 +74,12 @@ class LocalSystem:
         watch = _Watch(folder / "events", tell)
         try:
             ended = process.wait(POLL_SECONDS, lambda: watch.look(pid))
+            watch.look(pid)
         except BaseException:
             process.kill()
             raise
-        watch.look(pid)
+        finally:
+            watch.close()
         if ended.status != 0 or watch.done is None:
             raise _error(spec, folder, ended, watch)
         peak = watch.peak_bytes or ended.peak_bytes
@@ -113,6 +117,10 @@ class _Watch:
             else:
                 self.tell(event)
 
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
 
 def _error(spec: StepSpec, folder: Path, ended: _Ended, watch: _Watch) -> StepError:
     log = folder / "log"
@@ -128,7 +136,8 @@ def _error(spec: StepSpec, folder: Path, ended: _Ended, watch: _Watch) -> StepEr
         held = f" (it held {watch.peak_bytes / 2**30:.1f} GiB at its peak)"
     else:
         held = ""
-    return StepError(spec.operation, f"its process {death(ended.status)}{held}", remedy)
+    unsaid = " without having done the step" if ended.status == 0 else ""
+    return StepError(spec.operation, f"its process {death(ended.status)}{held}{unsaid}", remedy)
 
 
 class _ForkServer:
@@ -164,13 +173,20 @@ class _ForkServer:
             look()
 
     def kill(self) -> None:
-        self._ask({"kill": self._pid})
+        """Kill the step, and wait until it writes no more: its lock is given up next."""
+        with suppress(StepError):  # a dead server has no child
+            self._ask({"kill": self._pid})
+            self._answer(KILL_SECONDS)
 
     def close(self) -> None:
         assert self._process.stdin
         assert self._process.stdout
         self._process.stdin.close()
-        self._process.wait()
+        try:
+            self._process.wait(KILL_SECONDS)
+        except subprocess.TimeoutExpired:  # it is still importing: no step runs
+            self._process.kill()
+            self._process.wait()
         self._process.stdout.close()
         self._last_words.close()
 
@@ -186,7 +202,10 @@ class _ForkServer:
 
     def _ask(self, request: dict[str, Any]) -> None:
         assert self._process.stdin
-        self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+        except BrokenPipeError as fault:
+            raise self._dead() from fault
 
     def _answer(self, timeout: float | None) -> dict[str, Any] | None:
         """Return the server's next message, or None when none came in time."""
@@ -218,6 +237,7 @@ class _Fresh:
                 "--out",
                 str(out),
                 "--with-parent",
+                str(os.getpid()),
             ],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
