@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from drupe.core.step import StepSpec
 from drupe.outcome import Outcome, Stage
 from drupe.output import model_folder, refuse_foreign, write_output
 from drupe.plan import INPUT, Plan, Step
+from drupe.resources.models import architectures
 from drupe.systems.local import LocalSystem
 
 
@@ -82,8 +84,7 @@ def apply_steps(planned: Plan, heard: Listener, force: bool) -> dict[str, Result
     results: dict[str, Result] = {}
     models = {INPUT: planned.source.model}
     steps = planned.steps if force else planned.to_run
-    preload = tuple(dict.fromkeys(module for step in steps for module in step.operation.preload))
-    with LocalSystem(preload) as system:
+    with LocalSystem(preload_of(steps, planned.source.model)) as system:
         if steps:
             system.warm_up()
         for step in planned.steps:
@@ -94,6 +95,14 @@ def apply_steps(planned: Plan, heard: Listener, force: bool) -> dict[str, Result
                 models[step.stage] = result.model
             heard.finished(step, result)
     return results
+
+
+def preload_of(steps: Sequence[Step], source: Model) -> tuple[str, ...]:
+    """Return what the steps want imported once: the model's own architecture is among it."""
+    wanted = dict.fromkeys(name for step in steps for name in step.operation.preload)
+    if "transformers:AutoModelForCausalLM" in wanted:
+        wanted |= dict.fromkeys(f"transformers:{name}" for name in architectures(source))
+    return tuple(wanted)
 
 
 def apply(

@@ -75,7 +75,7 @@ def test_torch_and_onnxruntime_give_the_same_logits(checkpoint: Model, onnx: Mod
     assert ours.shape == theirs.shape == (3, 40, 400)
     assert ours.dtype == theirs.dtype == torch.float32
     difference = (ours - theirs).abs().max()
-    assert difference < 1e-5  # measured: 5e-7, of logits up to 0.7
+    assert difference < 1e-5  # measured: 2e-7, of logits up to 0.6
 
 
 def test_an_adapter_is_judged_on_its_base(checkpoint: Model, tmp_path: Path) -> None:
@@ -146,7 +146,11 @@ def plain_scores(folder: Path, prompts: list[str], choices: list[str]) -> list[l
     return table
 
 
-@pytest.mark.parametrize("choices", [list(TONES), ["a", "b", "c"]], ids=["words", "one token"])
+@pytest.mark.parametrize(
+    "choices",
+    [["anger", "fearless", "joy and sadness"], ["a", "b", "c"]],
+    ids=["words", "one token"],
+)
 def test_scores_are_those_of_a_plain_loop(
     checkpoint: Model, onnx: Model, tmp_path: Path, choices: list[str]
 ) -> None:
@@ -156,7 +160,7 @@ def test_scores_are_those_of_a_plain_loop(
         found = accuracy.choice_scores(
             opened(model), prompts, choices, special=True, job=Job(tmp_path)
         )
-        assert torch.allclose(found, expected, atol=1e-4)  # measured: 4e-6
+        assert torch.allclose(found, expected, atol=1e-4)  # measured: 2e-6
 
 
 def test_choices_of_one_token_share_the_prompt(checkpoint: Model) -> None:

@@ -96,8 +96,15 @@ def _load_buffers(network: nn.Module, checkpoint: Checkpoint) -> None:
 
 
 def _stream(module: nn.Module, stored: dict[str, str], checkpoint: Checkpoint) -> None:
-    """Have `module` read its own parameters when it is called and drop them when it returns."""
-    empty = {name: module.get_parameter(name) for name in stored}
+    """Have `module` read its own parameters when it is called and drop them when it returns.
+
+    In between each is a zero that is repeated over the whole shape without taking memory. On the
+    meta device it would take none either, but who adds an adapter asks the weight for its device.
+    """
+    empty = {
+        name: nn.Parameter(torch.zeros(()).expand(parameter.shape), requires_grad=False)
+        for name, parameter in module.named_parameters(recurse=False)
+    }
 
     def load(module: nn.Module, arguments: Any) -> None:
         for name, source in stored.items():
@@ -108,5 +115,6 @@ def _stream(module: nn.Module, stored: dict[str, str], checkpoint: Checkpoint) -
         for name, parameter in empty.items():
             setattr(module, name, parameter)
 
+    drop(module, (), None)
     module.register_forward_pre_hook(load)
     module.register_forward_hook(drop, always_call=True)

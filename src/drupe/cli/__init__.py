@@ -6,6 +6,7 @@ Imports the verb that is asked for, and nothing else: `drupe --help` costs as mu
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 from drupe import __version__
@@ -61,26 +62,27 @@ def _unknown(verb: str) -> int:
 
 def _run(verb: str, words: list[str]) -> int:
     """Parse the verb's arguments, run it, turn what it raises into words and a status."""
-    argparse = importlib.import_module("argparse")
     errors = importlib.import_module("drupe.core.errors")
-    module = importlib.import_module(f"drupe.cli.{verb}")
-    parser = argparse.ArgumentParser(
-        prog=f"drupe {verb}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.add_arguments(parser)
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    arguments = parser.parse_args(words)
     try:
-        status: int = module.run(arguments)
+        argparse = importlib.import_module("argparse")
+        module = importlib.import_module(f"drupe.cli.{verb}")
+        parser = argparse.ArgumentParser(
+            prog=f"drupe {verb}",
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(parser)
+        parser.add_argument("--debug", action="store_true", help="show tracebacks")
+        status: int = module.run(parser.parse_args(words))
+        sys.stdout.flush()
         return status
     except KeyboardInterrupt:
         fault = errors.Interrupted()
-    except BrokenPipeError:
-        return 0  # the reader of a pipe has seen enough
+    except BrokenPipeError:  # the reader of a pipe has seen enough; what was begun is not done
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except errors.DrupeError as error:
-        if arguments.debug:
+        if "--debug" in words:
             raise
         fault = error
     print(f"drupe: {fault}", file=sys.stderr)

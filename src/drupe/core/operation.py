@@ -33,7 +33,8 @@ class Operation(Declared):
     version: goes up when the result for the same fields and input changes.
     libraries: distributions whose versions decide the result; they are part of the key.
     extra: the extra of drupe that installs them, for the error that says they are missing.
-    preload: modules that the fork server imports before it forks a step of this operation.
+    preload: what the fork server imports before it forks a step of this operation: "module", or
+        "package:Name" for a package that loads its parts when they are asked for.
     work: "module:function", imported in the worker; a plug-in may define `run` instead.
     """
 

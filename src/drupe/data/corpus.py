@@ -69,7 +69,8 @@ def _line_by_line(
     longest = preprocess.max_seq_len
     kept: list[list[int]] = []
     count = cut = short = empty = 0
-    for count, ids in enumerate(rows, 1):
+    for ids in rows:
+        count += 1
         cut += len(ids) > longest
         if len(ids) < 2:
             empty += 1
@@ -142,6 +143,7 @@ class Padding:
     length: int | None = None
 
     def __call__(self, batch: Sequence[Sample]) -> dict[str, torch.Tensor]:
+        """Return each list of the samples as one tensor (batch, length), int64."""
         longest = self.length or max(len(sample["input_ids"]) for sample in batch)
         fill = {"input_ids": self.token, "labels": NO_LABEL, "attention_mask": 0}
         return {

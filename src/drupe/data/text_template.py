@@ -1,6 +1,6 @@
-"""`text_template`: text with column names in braces, and nothing else.
+r"""`text_template`: text with column names in braces, and nothing else.
 
-    "### Text: {phrase}\\n### The tone is:\\n{tone}"      {{ and }} are literal braces
+    "### Text: {phrase}\n### The tone is:\n{tone}"      {{ and }} are literal braces
 
 Not `str.format`: a name is only the name of a column ("{Best Answer}", "{a.b}"), so that no
 template can reach into objects.  Light: standard library only.

@@ -31,15 +31,15 @@ NORMAL_95 = 1.959963984540054  # quantile of the normal distribution for a two-s
 
 def measure(metric: Accuracy, model: Model, out: Path, job: Job) -> None:
     """Write out/score.json, and out/items.json: [[predicted, right], ...] in the order of rows."""
-    rows = [dict(row) for row in load.rows(metric.data_config, job.scratch)][: metric.max_samples]
-    if not rows:
-        raise DrupeError(WHERE, f"{metric.data_config.name} has no rows", "Give data to judge by.")
+    rows = load.rows(metric.data_config, job.scratch)
+    if metric.max_samples is not None:
+        rows = rows.select(range(min(metric.max_samples, len(rows))))
     pre_process = metric.data_config.pre_process_data_config
     template = text_template.parse(template_text(pre_process))
     label = answer_column(metric.label_col, template.answer_column)
-    right = [str(row[label]) for row in rows]
+    right = [text_template.value_text(row, label, number) for number, row in enumerate(rows, 1)]
     choices = choices_of(metric.choices, right)
-    prompts = [template.prompt(row) for row in rows]
+    prompts = [template.prompt(row, number) for number, row in enumerate(rows, 1)]
     try:
         runtime = open_runtime(model, metric.target, job.threads)
     except NotRunHereError as fault:

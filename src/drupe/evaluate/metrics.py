@@ -6,6 +6,14 @@ from drupe.core.dataset import Dataset, Names
 from drupe.core.operation import Metric
 from drupe.core.target import Target
 
+SCORING_PRELOAD = (
+    "torch",
+    "transformers:AutoModelForCausalLM",
+    "transformers:AutoTokenizer",
+    "peft",
+    "datasets",
+    "onnxruntime",
+)
 JUDGED = ("hf", "hf-adapter", "onnx-genai")
 
 
@@ -18,7 +26,7 @@ class Accuracy(Metric):
     takes = JUDGED
     libraries = ("torch", "transformers", "peft", "onnxruntime")
     extra = "cpu"
-    preload = ("torch", "transformers", "peft", "datasets")
+    preload = SCORING_PRELOAD
     work = "drupe.evaluate.accuracy:measure"
 
     data_config: Dataset
@@ -36,7 +44,7 @@ class Perplexity(Metric):
     takes = JUDGED
     libraries = ("torch", "transformers", "peft", "onnxruntime")
     extra = "cpu"
-    preload = ("torch", "transformers", "peft", "datasets")
+    preload = SCORING_PRELOAD
     work = "drupe.evaluate.perplexity:measure"
 
     data_config: Dataset

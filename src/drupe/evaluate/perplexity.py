@@ -27,7 +27,10 @@ NORMAL_95 = 1.959963984540054
 def measure(metric: Perplexity, model: Model, out: Path, job: Job) -> None:
     """Write out/score.json, and out/items.json: [[nats, tokens], ...] in the order of rows."""
     data = metric.data_config
-    texts = list(load.texts(data, load.rows(data, job.scratch)))[: metric.max_samples]
+    chosen = load.rows(data, job.scratch)
+    if metric.max_samples is not None:
+        chosen = chosen.select(range(min(metric.max_samples, len(chosen))))
+    texts = load.texts(data, chosen)
     try:
         runtime = open_runtime(model, metric.target, job.threads)
     except NotRunHereError as fault:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,12 @@ class Runtime(ABC):
         An end of text that a tokenizer adds by itself is taken off: callers add it where due.
         """
         ids: list[int] = self.tokenizer(text, add_special_tokens=special)["input_ids"]
-        adds_end = special and len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id
-        return ids[:-1] if adds_end else ids
+        return ids[:-1] if special and self._adds_end else ids
+
+    @cached_property
+    def _adds_end(self) -> bool:
+        last = self.tokenizer("a")["input_ids"][-1]
+        return bool(last == self.tokenizer.eos_token_id)
 
     def batches(self, sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         """Yield the indices of `sequences`, shortest first, in batches of equal length.

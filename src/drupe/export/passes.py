@@ -8,6 +8,13 @@ from drupe.core.errors import Refused
 from drupe.core.operation import Metric, Pass
 from drupe.core.target import Target
 
+EXPORT_PRELOAD = (
+    "torch",
+    "transformers:AutoModelForCausalLM",
+    "transformers:AutoTokenizer",
+    "onnx_ir",
+    "onnxruntime",
+)
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 
 # Which precision a provider's runtime loads: the builder writes every pair and exits 0 for all.
@@ -36,7 +43,7 @@ class ExportGenAI(Pass):
     takes, gives = ("hf",), "onnx-genai"
     libraries = ("onnxruntime-genai", "onnxruntime", "onnx-ir", "transformers", "torch")
     extra = "cpu"
-    preload = ("torch", "transformers", "onnx_ir")
+    preload = EXPORT_PRELOAD
     work = "drupe.export.genai_builder:export"
     proof = "ExportProof"
 
@@ -69,7 +76,7 @@ class ExportProof(Metric):
     """Compare the exported model's logits on probe text with those of the checkpoint."""
 
     takes, compares = ("onnx-genai",), True
-    libraries = ("onnxruntime", "torch", "transformers")
+    libraries = ("onnxruntime", "onnx-ir", "torch", "transformers")
     extra = "cpu"
-    preload = ("torch", "transformers")
+    preload = EXPORT_PRELOAD
     work = "drupe.export.export_proof:prove"

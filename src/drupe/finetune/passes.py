@@ -10,7 +10,14 @@ from drupe.core.dataset import Dataset, Names
 from drupe.core.operation import Metric, Pass
 from drupe.finetune.training_args import TrainingArgs
 
-TRAINING_PRELOAD = ("torch", "transformers.trainer", "peft", "datasets")
+TRAINING_PRELOAD = (
+    "torch",
+    "transformers:Trainer",
+    "transformers:AutoModelForCausalLM",
+    "transformers:AutoTokenizer",
+    "peft",
+    "datasets",
+)
 
 
 class LoRA(Pass):

@@ -7,6 +7,7 @@ without asking the network (offline first).
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,15 @@ def locate_files(name: str, folder: Path, digests: DigestMemo) -> Located:
     local = (folder / name).resolve()
     check_kind("files", local)
     return Located(Model("files", local, digests.folder(local, files_below(local))), local.name)
+
+
+def architectures(model: Model) -> list[str]:
+    """Return the class names that a checkpoint's config.json gives (of an adapter: its base)."""
+    try:
+        config = json.loads(((model.base or model).path / "config.json").read_text())
+    except (OSError, ValueError):
+        return []
+    return [str(name) for name in config.get("architectures") or []]
 
 
 def model_files(folder: Path) -> list[Path]:

@@ -67,10 +67,8 @@ def main() -> None:
 
 def _serve(request: dict[str, Any], children: set[int], protocol_out: int) -> None:
     if "preload" in request:
-        for module in request["preload"]:
-            # What cannot be imported here is an error of the step that needs it, with its words.
-            with contextlib.suppress(Exception):
-                importlib.import_module(module)
+        for name in request["preload"]:
+            _preload(name)
     elif "run" in request:
         spec, out = Path(request["run"]["spec"]), Path(request["run"]["out"])
         child = _fork(spec, out, protocol_out)
@@ -78,6 +76,18 @@ def _serve(request: dict[str, Any], children: set[int], protocol_out: int) -> No
         _say(protocol_out, {"started": child})
     elif "kill" in request and request["kill"] in children:
         os.kill(request["kill"], signal.SIGKILL)
+
+
+def _preload(name: str) -> None:
+    """Import "module" or "module:attribute" (the latter has a lazy package load that part).
+
+    What cannot be imported here is an error of the step that needs it, with its words.
+    """
+    module, _, attribute = name.partition(":")
+    with contextlib.suppress(Exception):
+        imported = importlib.import_module(module)
+        if attribute:
+            getattr(imported, attribute)
 
 
 def _fork(spec: Path, out: Path, protocol_out: int) -> int:

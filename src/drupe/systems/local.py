@@ -22,7 +22,7 @@ from drupe.core.process import anonymous_bytes, death
 from drupe.core.step import StepSpec
 
 POLL_SECONDS = 0.05
-KILL_SECONDS = 2.0
+KILL_SECONDS, CLOSE_SECONDS = 2.0, 0.3
 Tell = Callable[[dict[str, Any]], None]
 
 
@@ -183,7 +183,7 @@ class _ForkServer:
         assert self._process.stdout
         self._process.stdin.close()
         try:
-            self._process.wait(KILL_SECONDS)
+            self._process.wait(CLOSE_SECONDS)
         except subprocess.TimeoutExpired:  # it is still importing: no step runs
             self._process.kill()
             self._process.wait()

@@ -1,0 +1,166 @@
+"""Local files become rows, and rows texts."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import random
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from drupe.core.dataset import Dataset, LoadDataset, Part
+from drupe.core.errors import DrupeError
+from drupe.data.text_template import Template, missing_column, parse, value_text
+
+# What `datasets` and the readers below it (pyarrow, pandas, json) raise for a file that they
+# cannot read: ArrowInvalid, ParserError and UnicodeDecodeError are ValueErrors.
+UNREADABLE = (
+    datasets.exceptions.DatasetGenerationError, ValueError, KeyError, TypeError, StopIteration
+)
+NO_ROWS = "corresponds to no data"  # `datasets` has no class of its own for an empty split
+
+
+def rows(dataset: Dataset, scratch: Path) -> datasets.Dataset:
+    """Return the rows that `dataset` names; what is cached while reading lies in `scratch`.
+
+    Raises DrupeError for a file that is absent, unreadable or empty, an unknown split, a column
+    that the text needs and the data lack, and a part that leaves one side without rows.
+    """
+    datasets.disable_progress_bars()
+    source = dataset.load_dataset_config
+    for file in source.data_files:
+        if not file.is_file():
+            raise DrupeError(dataset.name, f"names {file}, which is not there", "Mend the path.")
+    if all(_is_blank(file) for file in source.data_files):
+        raise _no_rows(dataset, "")
+    whole = _read(dataset, "train", scratch)
+    found = whole if source.split == "train" else _split(dataset, scratch)
+    _check_columns(dataset, found)
+    return part_of(found, dataset.part, dataset.name) if dataset.part else found
+
+
+def texts(dataset: Dataset, rows: datasets.Dataset) -> list[str]:
+    """Return the text of each row: by the template, or the text columns joined by a space.
+
+    Raises DrupeError that names the row and the column where a value is absent.
+    """
+    preprocess = dataset.pre_process_data_config
+    if preprocess.text_template is not None:
+        template = parse(preprocess.text_template)
+        return [template.render(row, number) for number, row in enumerate(rows, 1)]
+    return [
+        " ".join(value_text(row, column, number) for column in preprocess.text_cols)
+        for number, row in enumerate(rows, 1)
+    ]
+
+
+def part_of(rows: datasets.Dataset, part: Part, name: str) -> datasets.Dataset:
+    """Return one side of the split, its rows in their old order.
+
+    The same rows and seed give the same split on every machine: Python's own generator draws it.
+    """
+    count = len(rows)
+    held_out = max(1, round(part.eval_size * count)) if part.eval_size < 1 else int(part.eval_size)
+    if held_out >= count:
+        raise DrupeError(
+            name,
+            f"has {count} rows, of which {held_out} are to be held out: none is left to train on",
+            "Give more rows, or a smaller eval_dataset_size.",
+        )
+    drawn = set(random.Random(part.seed).sample(range(count), held_out))
+    return rows.select(
+        [place for place in range(count) if (place in drawn) == (part.side == "eval")]
+    )
+
+
+def _is_blank(file: Path) -> bool:
+    return file.stat().st_size < 1024 and not file.read_bytes().strip()
+
+
+def _read(dataset: Dataset, split: str, scratch: Path) -> datasets.Dataset:
+    source = dataset.load_dataset_config
+    try:
+        return datasets.load_dataset(
+            source.data_name,
+            data_files=[glob.escape(str(file)) for file in source.data_files],
+            split=split,
+            cache_dir=str(scratch / "datasets"),
+            **_options(source),
+        )
+    except UNREADABLE as fault:
+        if NO_ROWS in str(fault):
+            raise _no_rows(dataset, f' in the split "{split}"') from fault
+        raise DrupeError(
+            dataset.name,
+            f"{', '.join(map(str, source.data_files))} cannot be read as {source.data_name}: "
+            f"{_reason(fault)}",
+            'Mend the file, or the format in "data_name" (json, csv or parquet).',
+        ) from fault
+
+
+def _options(source: LoadDataset) -> dict[str, Any]:
+    """Return options under which a CSV file's text stays as it is.
+
+    Else pandas reads "007" as 7.0, and "NA", "null" or "None" as no value at all.
+    """
+    if source.data_name != "csv":
+        return {}
+    with source.data_files[0].open(encoding="utf-8-sig", newline="") as file:
+        header = next(csv.reader(file), [])
+    columns = datasets.Features({name: datasets.Value("string") for name in header})
+    return {"features": columns, "keep_default_na": False, "na_values": [""]}
+
+
+def _split(dataset: Dataset, scratch: Path) -> datasets.Dataset:
+    """Return the split of a file that is known to be readable, so what fails is the split."""
+    split = dataset.load_dataset_config.split
+    try:
+        return _read(dataset, split, scratch)
+    except DrupeError as fault:
+        if fault.__cause__ is None or NO_ROWS in str(fault.__cause__):
+            raise
+        raise DrupeError(
+            f"{dataset.name}.split",
+            f'is "{split}": {_reason(fault.__cause__)}',
+            'Write "train" (all rows) or a part of it: "train[:100]", "train[80%:]".',
+        ) from fault
+
+
+def _no_rows(dataset: Dataset, place: str) -> DrupeError:
+    return DrupeError(dataset.name, f"has no rows{place}", "Give a file with at least one row.")
+
+
+def _reason(fault: BaseException) -> str:
+    """Return the words of what went wrong first: `datasets` wraps them."""
+    while fault.__cause__ is not None:
+        fault = fault.__cause__
+    return str(fault).strip().partition("\n")[0] or type(fault).__name__
+
+
+def _check_columns(dataset: Dataset, rows: datasets.Dataset) -> None:
+    """Raise DrupeError unless the text can be made of these rows."""
+    preprocess = dataset.pre_process_data_config
+    template = parse(preprocess.text_template) if preprocess.text_template is not None else None
+    if template is not None and not template.columns:
+        raise DrupeError(
+            f"{dataset.name}.text_template",
+            "names no column: every row would be the same text",
+            f"Name columns in braces; the data have {', '.join(rows.column_names)}.",
+        )
+    for column in _needed(template, preprocess.text_cols):
+        if column not in rows.column_names:
+            raise missing_column(dataset.name, column, tuple(rows.column_names))
+        kind = str(getattr(rows.features[column], "dtype", ""))
+        if dataset.load_dataset_config.data_name == "json" and kind.startswith("timestamp"):
+            raise DrupeError(
+                dataset.name,
+                f'the JSON reader takes every value of the column "{column}" for a date, so its '
+                "text would not be what the file says",
+                'Give the rows as CSV ("data_name": "csv"), whose text stays as it is.',
+            )
+
+
+def _needed(template: Template | None, text_cols: tuple[str, ...]) -> tuple[str, ...]:
+    return template.columns if template is not None else text_cols

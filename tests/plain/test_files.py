@@ -1,0 +1,178 @@
+"""Files that are whole or absent."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from drupe.core import files
+from drupe.core.cache import deliver, folder_in_place_of
+from drupe.core.errors import DrupeError
+from drupe.core.files import (
+    files_below,
+    link_or_copy,
+    locked,
+    make_read_only,
+    remove_tree,
+    replace_folder,
+    write_atomic,
+)
+
+
+def full_disk(*arguments: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_write_atomic_makes_folders_and_replaces(tmp_path: Path) -> None:
+    file = tmp_path / "deep" / "file"
+    write_atomic(file, b"old")
+    write_atomic(file, b"new")
+    assert file.read_bytes() == b"new"
+    assert os.listdir(file.parent) == ["file"]
+    assert file.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_write_atomic_leaves_the_old_content_on_failure(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    write_atomic(file, b"old")
+    monkeypatch.setattr(files.os, call, full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_files_below_is_sorted_by_posix_path(tmp_path: Path) -> None:
+    for name in ("b", "a/z", "a.b", "a/b/c"):
+        write_atomic(tmp_path / name, b"")
+    found = [file.relative_to(tmp_path).as_posix() for file in files_below(tmp_path)]
+    assert found == sorted(["b", "a/z", "a.b", "a/b/c"])
+
+
+def test_files_below_refuses_a_link_that_leads_out(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("password")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "inside").write_text("fine")
+    (folder / "link").symlink_to("inside")
+    assert len(files_below(folder)) == 2
+    (folder / "out").symlink_to("../secret")
+    with pytest.raises(DrupeError, match=r"is a link to .*secret, which lies outside"):
+        files_below(folder)
+
+
+def test_files_below_refuses_a_folder_link_that_leads_out(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "sub").symlink_to("../elsewhere")
+    with pytest.raises(DrupeError, match=r"which lies outside"):
+        files_below(tmp_path / "model")
+
+
+def test_link_or_copy_copies_where_links_are_not_to_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "source"
+    source.write_text("content")
+    make_read_only(source)
+    link_or_copy(source, tmp_path / "linked")
+    monkeypatch.setattr(files.os, "link", full_disk)
+    link_or_copy(source, tmp_path / "a" / "copied")
+    assert (tmp_path / "linked").stat().st_ino == source.stat().st_ino
+    copied = tmp_path / "a" / "copied"
+    assert copied.stat().st_ino != source.stat().st_ino
+    assert copied.read_text() == "content"
+    assert copied.stat().st_mode & 0o222 == 0
+
+
+def test_replace_folder(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "new" / "file", b"new")
+    replace_folder(tmp_path / "new", tmp_path / "deep" / "place")
+    write_atomic(tmp_path / "newer" / "file", b"newer")
+    replace_folder(tmp_path / "newer", tmp_path / "deep" / "place")
+    assert (tmp_path / "deep" / "place" / "file").read_bytes() == b"newer"
+    assert os.listdir(tmp_path) == ["deep"]
+    assert os.listdir(tmp_path / "deep") == ["place"]
+
+
+def test_replace_folder_puts_the_old_one_back_when_it_fails(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "old" / "file", b"old")
+    with pytest.raises(FileNotFoundError, match="absent"):
+        replace_folder(tmp_path / "absent", tmp_path / "old")
+    assert (tmp_path / "old" / "file").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["old"]
+
+
+def test_a_folder_that_fails_takes_no_place(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "place" / "file", b"old")
+    with (
+        pytest.raises(ValueError, match="half"),
+        folder_in_place_of(tmp_path / "place") as staging,
+    ):
+        write_atomic(staging / "file", b"new")
+        raise ValueError("half")
+    assert (tmp_path / "place" / "file").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["place"]
+
+
+def test_deliver_copies_what_people_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("drupe.core.cache.LINK_FROM_BYTES", 5)
+    write_atomic(tmp_path / "result" / "sub" / "large", b"12345")
+    write_atomic(tmp_path / "result" / "small", b"1234")
+    for file in files_below(tmp_path / "result"):
+        make_read_only(file)
+    deliver(tmp_path / "result", tmp_path / "place")
+    place = tmp_path / "place"
+    assert (place / "sub" / "large").samefile(tmp_path / "result" / "sub" / "large")
+    assert not (place / "small").samefile(tmp_path / "result" / "small")
+    assert (place / "small").stat().st_mode & 0o200
+
+
+def test_remove_tree_removes_what_is_read_only(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "tree" / "sub" / "file", b"")
+    make_read_only(tmp_path / "tree" / "sub" / "file")
+    remove_tree(tmp_path / "tree")
+    remove_tree(tmp_path / "tree")
+    assert os.listdir(tmp_path) == []
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from drupe.core.files import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_excludes_another_process_and_ends_with_it(tmp_path: Path) -> None:
+    lock = tmp_path / "locks" / "key"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout
+    assert holder.stdout.readline() == "held\n"
+    waiting = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True
+    )
+    assert waiting.stdout
+    time.sleep(0.3)
+    os.set_blocking(waiting.stdout.fileno(), False)
+    assert waiting.stdout.readline() == ""
+    holder.kill()  # no clean-up of its own
+    holder.communicate()
+    os.set_blocking(waiting.stdout.fileno(), True)
+    assert waiting.stdout.readline() == "held\n"
+    waiting.kill()
+    waiting.communicate()
+    with locked(lock):
+        pass
