@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 import drupe
 from drupe.config.load import load
@@ -19,6 +20,10 @@ from drupe.core.step import StepSpec
 from drupe.outcome import Outcome
 from drupe.plan import Plan, Step, make
 from drupe.systems.local import LocalSystem
+
+
+settings.register_profile("plain", max_examples=40, deadline=None, database=None)
+settings.load_profile("plain")
 
 
 class Heard(drupe.Listener):

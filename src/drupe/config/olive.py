@@ -117,32 +117,36 @@ def hugging_face_model(config: Map) -> Iterator[Note]:
 def accelerators(config: Map) -> Iterator[Note]:
     """N3: devices as strings, with the execution providers in the engine, until Olive 0.5.
 
-    Each provider goes to the first listed device that it runs on.
+    Each provider goes to the listed devices that it runs on.
     """
-    engine = config.get("engine")
+    engine, systems = config.get("engine"), _maps(config.get("systems"))
+    listed = [each["accelerators"] for each in systems if isinstance(each.get("accelerators"), Items)]
     providers: list[str] = []
     origin = Origin(1, "")
-    if isinstance(engine, Map) and isinstance(engine.get("execution_providers"), list):
-        providers = list(engine["execution_providers"])
+    written = engine.get("execution_providers") if isinstance(engine, Map) else None
+    if isinstance(engine, Map) and isinstance(written, list) and any(listed):
+        providers = [name for name in written if isinstance(name, str)]
         origin = engine.drop("execution_providers")
-    for system in _maps(config.get("systems")):
-        devices = system.get("accelerators")
-        if not isinstance(devices, Items):
-            continue
-        for index, device in enumerate(devices):
-            if isinstance(device, str):
-                fitting = [name for name in providers if PROVIDERS.get(name, ("",))[0] == device]
-                devices[index] = _map({"device": device}, devices.origins[index])
-                if fitting:
-                    devices[index].put("execution_providers", fitting, origin)
-                yield Note(
-                    "N3",
-                    devices.origins[index].line,
-                    f'"{device}" is read as a device'
-                    + (f" with {', '.join(fitting)}" if fitting else ""),
-                )
-    if providers and not any("accelerators" in system for system in _maps(config.get("systems"))):
-        engine.put("execution_providers", providers, origin)  # type: ignore[union-attr]
+    taken: set[str] = set()
+    for devices in listed:
+        for index, entry in enumerate(devices):
+            device = entry.get("device") if isinstance(entry, Map) else entry
+            fitting = [name for name in providers if PROVIDERS.get(name, ("",))[0] == device]
+            if isinstance(entry, Map) and (not fitting or "execution_providers" in entry):
+                continue
+            if not isinstance(device, str):
+                continue
+            where = devices.origins[index]
+            devices[index] = _map({"device": device}, where)
+            if fitting:
+                devices[index].put("execution_providers", fitting, origin)
+                taken.update(fitting)
+            offering = f" with {', '.join(fitting)}" if fitting else ""
+            yield Note("N3", where.line, f'"{device}" is read as a device{offering}')
+    for name in providers:
+        if name not in taken:
+            text = f"{origin.path}: {name} runs on none of the devices listed"
+            yield Note("N3", origin.line, text, "warning")
 
 
 PASS_NAMES = {

@@ -71,15 +71,18 @@ def read(file: Path) -> Map:
         raise Refused(str(file), "there is no such file", "Give the path of a config.") from fault
     except (OSError, UnicodeDecodeError) as fault:
         raise Refused(str(file), f"cannot be read: {fault}", "A config is UTF-8 text.") from fault
+    parser = _Parser(text)
     try:
         json.loads(text)
+        value, _ = parser.value(parser.start(0), "")
+    except RecursionError as fault:
+        too_deep = Fault(f"{file}:1", "is nested too deeply", "No config needs a hundred levels.")
+        raise ConfigError(str(file), [too_deep]) from fault
     except json.JSONDecodeError as fault:
         raise ConfigError(
             str(file),
             [Fault(f"{file}:{fault.lineno}", f"is not JSON: {fault.msg}", "Mend this line.")],
         ) from fault
-    parser = _Parser(text)
-    value, _ = parser.value(parser.start(0), "")
     faults = [
         Fault(f"{file}:{origin.line}", f"{origin.path} is there twice", "Keep one of them.")
         for origin in parser.repeated
@@ -89,7 +92,7 @@ def read(file: Path) -> Map:
     if not isinstance(value, Map):
         raise ConfigError(
             str(file),
-            [Fault(f"{file}:1", f"is a {type(value).__name__}, not an object", "Begin it with {.")],
+            [Fault(f"{file}:1", "is not a JSON object", "Begin it with {.")],
         )
     return value
 

@@ -120,17 +120,16 @@ class Cache:
             return None
         try:
             fault = self._fault(step, manifest, key, kind, parents)
+            if fault is None:
+                model = Model(kind, step / "files", folder_digest(manifest["files"]), base)
+                seconds, peak_bytes = manifest["seconds"], manifest["peak_bytes"]
+                return Result(key, model, seconds, peak_bytes, manifest["facts"], hit=True)
         except DrupeError as error:  # a link that leads out
             fault = f"{error.where} {error.what}"
         except (KeyError, TypeError, AttributeError):
             fault = "its manifest is not one that drupe writes"
-        if fault:
-            self._warn_of(key, fault)
-            return None
-        model = Model(kind, step / "files", folder_digest(manifest["files"]), base)
-        return Result(
-            key, model, manifest["seconds"], manifest["peak_bytes"], manifest["facts"], hit=True
-        )
+        self._warn_of(key, fault)
+        return None
 
     def _warn_of(self, key: str, fault: str) -> None:
         text = f"The cached result {key[:12]} is not used: {fault}. It is made anew."

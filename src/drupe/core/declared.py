@@ -18,12 +18,7 @@ class Declared(BaseModel):
     """
 
     model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        use_attribute_docstrings=True,
-        # Else a default of 16 and a written 16, read as 16.0, would be two keys.
-        validate_default=True,
+        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
     )
 
     @field_validator("*", mode="after")
@@ -52,6 +47,8 @@ def _key_form(value: Any, digest: Callable[[Path], str]) -> Any:
         return [_key_form(item, digest) for item in value]
     if isinstance(value, dict):
         return {key: _key_form(item, digest) for key, item in value.items()}
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # a default of 16, and 16 that was read as 16.0, are one key
     return value
 
 

@@ -83,7 +83,7 @@ class DigestMemo:
             except ValueError:
                 read = None  # half-written by a machine that went down: hash again
             if isinstance(read, dict) and read.get("format") == 1:
-                self._known = dict(read["digests"])
+                self._known = dict(read.get("digests", {}))
 
     def digest(self, path: Path) -> str:
         """Return the content digest of `path`, hashing it if it is new or was touched."""

@@ -135,8 +135,8 @@ def _sample(ids: list[int], *, mask: bool) -> Sample:
 class Padding:
     """Make one batch of samples: (batch, length), padded on the right, no loss on padding.
 
-    length: pad to so many tokens; None: to the longest sample of the batch. Without an attention
-    mask padding does no harm here: causal attention never looks to the right.
+    length: pad to at least so many tokens; None: to the longest sample of the batch.
+    Without an attention mask it does no harm: causal attention never looks to the right.
     """
 
     token: int
@@ -144,7 +144,7 @@ class Padding:
 
     def __call__(self, batch: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """Return each list of the samples as one tensor (batch, length), int64."""
-        longest = self.length or max(len(sample["input_ids"]) for sample in batch)
+        longest = max(self.length or 0, *(len(sample["input_ids"]) for sample in batch))
         fill = {"input_ids": self.token, "labels": NO_LABEL, "attention_mask": 0}
         return {
             name: torch.tensor(

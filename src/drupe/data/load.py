@@ -17,7 +17,11 @@ from drupe.data.text_template import Template, missing_column, parse, value_text
 # What `datasets` and the readers below it (pyarrow, pandas, json) raise for a file that they
 # cannot read: ArrowInvalid, ParserError and UnicodeDecodeError are ValueErrors.
 UNREADABLE = (
-    datasets.exceptions.DatasetGenerationError, ValueError, KeyError, TypeError, StopIteration
+    datasets.exceptions.DatasetGenerationError,
+    ValueError,
+    KeyError,
+    TypeError,
+    StopIteration,
 )
 NO_ROWS = "corresponds to no data"  # `datasets` has no class of its own for an empty split
 

@@ -31,7 +31,7 @@ def answer(metric: Answers, model: Model, out: Path, job: Job) -> None:
         chat = Chat(model.path)
         for row in list(rows(metric.data_config, job.scratch).select(range(metric.count))):
             prompt = parsed.prompt(row)
-            pieces = chat.stream(prompt, max_new_tokens=LONGEST_ANSWER, raw=True)
+            pieces = chat.stream(prompt, max_new_tokens=LONGEST_ANSWER, raw=True, greedy=True)
             expected = str(row[parsed.answer_column])
             samples.append({"prompt": prompt, "answer": "".join(pieces), "expected": expected})
     score = {"metric": "answers", "samples": samples}

@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULT_TARGETS
 
 from drupe.checkpoint.load import load_causal_lm, load_tokenizer
 from drupe.core.dataset import Dataset, Part
@@ -49,7 +49,9 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     """
     dtype = computing_type(step.torch_dtype)
     tokenizer = load_tokenizer(model)
-    trains, evals = _samples(step, model, tokenizer, job)
+    train_data, eval_data = _data(step, model, job)
+    trains = _samples(train_data, tokenizer, job)
+    evals = _samples(eval_data, tokenizer, job)
     adapted = _adapted(step, model, dtype, job)
     torch.set_num_threads(job.threads)
     job.facts |= {
@@ -67,7 +69,7 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
         train_dataset=trains,
         eval_dataset=evals or None,
         processing_class=tokenizer,
-        data_collator=corpus.padding(tokenizer, step.train_data_config.pre_process_data_config),
+        data_collator=corpus.padding(tokenizer, train_data.pre_process_data_config),
         callbacks=[_Voice(job), _Checkpoints(step.training_args.save_steps)],
     )
     trainer.remove_callback(transformers.PrinterCallback)
@@ -107,30 +109,36 @@ def cpu_computes_bfloat16(listing: Path = Path("/proc/cpuinfo")) -> bool:
     return bool(BFLOAT16_FLAGS & set(next(flags, "").split()))
 
 
-def _samples(
-    step: LoRA, model: Model, tokenizer: Any, job: Job
-) -> tuple[list[corpus.Sample], list[corpus.Sample]]:
-    """Return the samples to train on and those to measure the loss on (none where none are)."""
+def _data(step: LoRA, model: Model, job: Job) -> tuple[Dataset, Dataset | None]:
+    """Return the data to train on and to measure the loss on, cut to the model's context."""
     train_data, eval_data = step.train_data_config, step.eval_data_config
     if step.eval_dataset_size:
-        part = Part(eval_size=step.eval_dataset_size, seed=step.training_args.data_seed, side="eval")
+        part = Part(
+            eval_size=step.eval_dataset_size, seed=step.training_args.data_seed, side="eval"
+        )
         eval_data = train_data.model_copy(update={"part": part})
-        train_part = part.model_copy(update={"side": "train"})
-        train_data = train_data.model_copy(update={"part": train_part})
+        part = part.model_copy(update={"side": "train"})
+        train_data = train_data.model_copy(update={"part": part})
     context = _context_length(model)
+    longest = train_data.pre_process_data_config.max_seq_len
+    if context and longest > context:
+        job.note(f"max_seq_len {longest} is cut to the model's context of {context} tokens.")
+    return _cut(train_data, context), _cut(eval_data, context) if eval_data else None
 
-    def made(data: Dataset, job: Job) -> list[corpus.Sample]:
-        preprocess = data.pre_process_data_config
-        if context and preprocess.max_seq_len > context:
-            job.note(
-                f"max_seq_len {preprocess.max_seq_len} is longer than the model's context: "
-                f"the samples have {context} tokens at most."
-            )
-            preprocess = preprocess.model_copy(update={"max_seq_len": context})
-        texts = load.texts(data, load.rows(data, job.scratch))
-        return corpus.samples(texts, tokenizer, preprocess, job)
 
-    return made(train_data, job), made(eval_data, job) if eval_data else []
+def _cut(data: Dataset, context: int | None) -> Dataset:
+    preprocess = data.pre_process_data_config
+    if not context or preprocess.max_seq_len <= context:
+        return data
+    preprocess = preprocess.model_copy(update={"max_seq_len": context})
+    return data.model_copy(update={"pre_process_data_config": preprocess})
+
+
+def _samples(data: Dataset | None, tokenizer: Any, job: Job) -> list[corpus.Sample]:
+    if data is None:
+        return []
+    texts = load.texts(data, load.rows(data, job.scratch))
+    return corpus.samples(texts, tokenizer, data.pre_process_data_config, job)
 
 
 def _context_length(model: Model) -> int | None:
@@ -154,7 +162,7 @@ def _adapted(step: LoRA, model: Model, dtype: torch.dtype, job: Job) -> PeftMode
     base = load_causal_lm(model, dtype)
     modules = target_modules(step, base, job)
     transformers.set_seed(step.training_args.seed)  # the adapter's first weights are drawn next
-    adapted = get_peft_model(
+    return get_peft_model(
         base,
         LoraConfig(
             task_type=TaskType.CAUSAL_LM,
@@ -165,23 +173,19 @@ def _adapted(step: LoRA, model: Model, dtype: torch.dtype, job: Job) -> PeftMode
             bias="none",
         ),
     )
-    return adapted
 
 
-def target_modules(step: LoRA, base: torch.nn.Module, job: Job) -> list[str] | str | None:
+def target_modules(step: LoRA, base: Any, job: Job) -> list[str] | str | None:
     """Return what LoraConfig takes; raises DrupeError for a name that no linear layer has."""
     if step.target_modules is None:
-        known = transformers_types_of_peft()
         kind = base.config.model_type
-        if kind in known:
+        if kind in DEFAULT_TARGETS:
             return None
         job.note(f"PEFT has no default target_modules for {kind}: all linear layers are adapted.")
         return ALL_LINEAR
     if step.target_modules == (ALL_LINEAR,):
         return ALL_LINEAR
-    linear = [
-        name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)
-    ]
+    linear = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)]
     for wanted in step.target_modules:
         if not any(name == wanted or name.endswith(f".{wanted}") for name in linear):
             short = sorted({name.rpartition(".")[2] for name in linear})
@@ -192,3 +196,179 @@ def target_modules(step: LoRA, base: torch.nn.Module, job: Job) -> list[str] | s
                 f'Name some of them, or "{ALL_LINEAR}".',
             )
     return list(step.target_modules)
+
+
+def training_arguments(
+    step: LoRA, folder: Path, dtype: torch.dtype, *, evaluates: bool
+) -> transformers.TrainingArguments:
+    """Return the Trainer's arguments: the config's under their own names, and what is ours."""
+    fields = step.training_args.model_dump()
+    if fields["optim"] == "auto":
+        fields["optim"] = "adamw_torch_fused"
+    if not evaluates:
+        fields["eval_strategy"] = "no"
+    if fields.pop("save_steps"):
+        fields |= {"save_strategy": "steps", "save_steps": step.training_args.save_steps}
+    else:
+        fields["save_strategy"] = "no"  # _Checkpoints asks for one now and then
+    on_gpu = torch.cuda.is_available()
+    return transformers.TrainingArguments(
+        **fields,
+        output_dir=str(folder),
+        save_total_limit=2,  # the last one may be torn
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        dataloader_num_workers=0,  # samples lie in memory, and the generator's state in one place
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        remove_unused_columns=False,
+        prediction_loss_only=True,
+        logging_first_step=True,
+        logging_nan_inf_filter=False,  # it would put the mean in the place of a broken loss
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def _tell_about_lengths(step: LoRA, samples: int, *, has_evals: bool, job: Job) -> None:
+    """Tell in a line each where the numbers of steps do not do what they seem to say."""
+    arguments = step.training_args
+    batches = math.ceil(samples / arguments.per_device_train_batch_size)
+    an_epoch = math.ceil(batches / arguments.gradient_accumulation_steps)
+    by_epochs = math.ceil(arguments.num_train_epochs * an_epoch)
+    total = arguments.max_steps if arguments.max_steps > 0 else by_epochs
+    if total != by_epochs:
+        job.note(
+            f"max_steps {total} outweighs num_train_epochs {arguments.num_train_epochs:g} "
+            f"({by_epochs} steps)."
+        )
+    if arguments.eval_strategy == "no":
+        return
+    if not has_evals:
+        job.note(
+            f'eval_strategy is "{arguments.eval_strategy}", but there are no rows to measure on: '
+            "give eval_dataset_size or eval_data_config."
+        )
+    elif arguments.eval_strategy == "steps" and (arguments.eval_steps or 0) > total:
+        job.note(
+            f"eval_steps {arguments.eval_steps} is more than the {total} steps there are: the "
+            "loss on the held-out rows is measured once, at the end."
+        )
+
+
+class _Voice(transformers.TrainerCallback):  # type: ignore[misc]
+    """Tell the progress, and stop where the loss is no number."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._loss: float | None = None
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        also = {} if self._loss is None else {"loss": self._loss}
+        self._job.progress("training", state.global_step, state.max_steps, "steps", **also)
+        if state.global_step >= state.max_steps:
+            control.should_log = True  # however few the steps, the last loss is known
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        for name in ("loss", "eval_loss", "train_loss"):
+            value = logs.get(name)
+            if value is not None and not math.isfinite(value):
+                raise DrupeError(
+                    f"{WHERE}, step {state.global_step}",
+                    f"{name} is {value}, no number: the training has come apart",
+                    "Lower learning_rate, or set torch_dtype to float32.",
+                )
+        self._loss = logs.get("loss", self._loss)
+
+
+class _Checkpoints(transformers.TrainerCallback):  # type: ignore[misc]
+    """Ask for a checkpoint now and then, and sign it when all its files are there."""
+
+    def __init__(self, steps: int | None) -> None:
+        self._by_time = steps is None
+        self._last = time.monotonic()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        waited = time.monotonic() - self._last
+        is_last = state.global_step >= state.max_steps
+        if self._by_time and waited >= SECONDS_BETWEEN_CHECKPOINTS and not is_last:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        sign(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+        self._last = time.monotonic()
+
+
+def sign(checkpoint: Path) -> None:
+    """Write the manifest, the last file of a checkpoint: {file: size in bytes}."""
+    for file in files_below(checkpoint):
+        sync_file(file)
+    write_atomic(checkpoint / MANIFEST, json.dumps(_sizes(checkpoint)).encode())
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint to go on from; delete those that a kill has left torn.
+
+    The Trainer writes checkpoints in place, and would go on from a torn one.
+    """
+    whole = []
+    for checkpoint in folder.glob("checkpoint-*"):
+        if _is_whole(checkpoint):
+            whole.append(checkpoint)
+        else:
+            remove_tree(checkpoint)
+    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
+
+
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return bool(manifest == _sizes(checkpoint))
+
+
+def _sizes(checkpoint: Path) -> dict[str, int]:
+    return {
+        file.relative_to(checkpoint).as_posix(): file.stat().st_size
+        for file in files_below(checkpoint)
+        if file.name != MANIFEST
+    }
+
+
+def _points(history: list[dict[str, float]], name: str) -> list[list[float]]:
+    """Return [[step, value], ...] of one logged quantity, before and after a resumption."""
+    return [[entry["step"], entry[name]] for entry in history if name in entry]
+
+
+def _check_learned(adapted: PeftModel, arguments: TrainingArgs) -> None:
+    """Raise DrupeError unless the adapter is all numbers and no longer where it began.
+
+    B begins as zeros, so the adapter adds nothing while it is all zeros.
+    """
+    weights = {name: w for name, w in adapted.named_parameters() if w.requires_grad}
+    if not all(bool(w.isfinite().all()) for w in weights.values()):
+        raise DrupeError(
+            WHERE, "the adapter has weights that are no numbers", "Lower learning_rate."
+        )
+    if not any(bool(w.any()) for name, w in weights.items() if "lora_B" in name):
+        raise DrupeError(
+            WHERE,
+            "the adapter did not change: the tuned model would be the model before",
+            f"Look at learning_rate ({arguments.learning_rate:g}), warmup_steps "
+            f"({arguments.warmup_steps:g}) and the number of steps.",
+        )
+
+
+def _save(adapted: PeftModel, tokenizer: Any, model: Model, out: Path) -> None:
+    """Write adapter and tokenizer: nothing that names this machine, nothing that varies."""
+    adapted.save_pretrained(out, save_embedding_layers=False)
+    tokenizer.save_pretrained(out)
+    (out / "README.md").unlink(missing_ok=True)  # PEFT's model card, empty but for a path
+    file = out / "adapter_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = model.path.name
+    if isinstance(config["target_modules"], list):  # a set, written in the order of its hashes
+        config["target_modules"].sort()
+    write_atomic(file, (json.dumps(config, indent=2, sort_keys=True) + "\n").encode())

@@ -136,7 +136,7 @@ def read_pairs(adapter: Path, base: Checkpoint, config: Mapping[str, Any]) -> di
             "Give the base model in bfloat16, float16 or float32.",
         )
     checkpoint = Checkpoint([adapter / "adapter_model.safetensors"])
-    modules = _modules(checkpoint)
+    modules, others = _modules(checkpoint)
     pairs = {}
     for module in modules:
         name = f"{module}.weight"
@@ -144,6 +144,8 @@ def read_pairs(adapter: Path, base: Checkpoint, config: Mapping[str, Any]) -> di
         pair = _read_pair(checkpoint, module, settings)
         _check_shapes(module, pair, base.spec(name), _rank(module, settings))
         pairs[name] = pair
+    for key in others:
+        _check_copy(key, checkpoint, base)
     if not any(bool(pair.up.any()) for pair in pairs.values()):
         raise DrupeError(
             WHERE,
@@ -192,18 +194,16 @@ def _unmergeable(name: str, value: Any) -> DrupeError:
     )
 
 
-def _modules(adapter: Checkpoint) -> list[str]:
-    """Return the adapted modules; each key must be one of a pair A and B."""
+def _modules(adapter: Checkpoint) -> tuple[list[str], list[str]]:
+    """Return the adapted modules, and the keys that are of no pair A and B."""
     sides: dict[str, set[str]] = {}
+    others = []
     for key in adapter.names:
         match = KEY.fullmatch(key)
         if match is None:
-            raise DrupeError(
-                WHERE,
-                f'cannot merge this adapter: it holds "{key}", which is no LoRA of a linear layer',
-                "Merge it with PEFT (merge_and_unload), or train plain LoRA on linear layers.",
-            )
-        sides.setdefault(match["module"], set()).add(match["side"])
+            others.append(key)
+        else:
+            sides.setdefault(match["module"], set()).add(match["side"])
     for module, found in sides.items():
         if found != {"A", "B"}:
             raise DrupeError(
@@ -211,9 +211,27 @@ def _modules(adapter: Checkpoint) -> list[str]:
                 f'the adapter holds only lora_{found.pop()} of "{module}"',
                 "Save the adapter again.",
             )
-    if not sides:
+    if not adapter.names:
         raise DrupeError(WHERE, "the adapter holds no tensors", "Save the adapter again.")
-    return list(sides)
+    return list(sides), others
+
+
+def _check_copy(key: str, adapter: Checkpoint, base: Checkpoint) -> None:
+    """Refuse what is not a pair, but for a mere copy of a base tensor.
+
+    PEFT saves the output layer's own weights with the adapter when it is adapted.
+    """
+    name = key.removeprefix("base_model.model.").replace(".base_layer.", ".")
+    if name in base:
+        copy = adapter.read(key)
+        if torch.equal(copy, base.read(name).to(copy.dtype)):
+            return
+    raise DrupeError(
+        WHERE,
+        f'cannot merge this adapter: it holds "{key}", which is neither LoRA of a linear layer nor '
+        "a copy of the base's tensor",
+        "Merge it with PEFT (merge_and_unload), or train plain LoRA on linear layers.",
+    )
 
 
 def _check_target(module: str, name: str, base: Checkpoint, config: Mapping[str, Any]) -> None:

@@ -40,7 +40,14 @@ PROBE_TEXTS = (
     "In 1969, 3 people flew 384,400 km; 2 of them walked on the Moon for 2 h 31 min. Q: Who? A:",
 )
 BLOCK_ELEMENTS = 2**22
-SAFETY = 4.0
+# Of the bound on the logits' relative error. Measured (16 or 8 merged layers; rank 8, random B):
+#                                     float32   float16   bfloat16
+#   random Phi-3 of 0.1M parameters    3e-7      2.2e-4    1.8e-3
+#   the trained one of the example     6e-7      2.1e-4    1.7e-3
+#   bound for 8 layers                 2e-5      1.6e-3    1.3e-2
+# The room is for deep models, which amplify errors; half an adapter or a double one moves the
+# logits by far more wherever the adapter has learnt a task (0.05 to 0.5).
+SAFETY = 2.0
 LOST_FACTOR = 2.0
 FLOAT32_NOISE = 2e-5
 
@@ -210,12 +217,13 @@ def rounding_bound(exact: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def logits_bound(weights: WeightsProof, effect: float) -> float:
     """Return the relative distance of logits that rounding the merged weights explains.
 
-    Independent relative errors u in N layers add up to u sqrt(N) (SAFETY: a network may amplify
-    them). Where changes are smaller than a rounding step they are lost together, not
+    Rounding to nearest is wrong by at most u and evenly so below it, u / sqrt(3) in the mean
+    square; independent errors in N layers add up to sqrt(N) of that (SAFETY: a network may
+    amplify them). Where changes are smaller than a rounding step they are lost together, not
     independently: then the part of the adapter that is lost is missing from its effect.
     """
-    independent = SAFETY * weights.rounding * math.sqrt(weights.layers)
-    lost = abs(1.0 - weights.kept)
+    independent = SAFETY * weights.rounding * math.sqrt(weights.layers / 3)
+    lost = max(0.0, 1.0 - weights.kept)
     return FLOAT32_NOISE + independent + LOST_FACTOR * lost * effect
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from drupe.outcome import Outcome
+from drupe.outcome import Outcome, Stage
 from drupe.report.verdict import meaning
 from drupe.report.words import duration, score_text, size
 
 
 def header(outcome: Outcome) -> list[str]:
     """Return the column titles."""
-    return ["stage", "pass", *_metrics(outcome), "size", "time", "peak memory"]
+    return ["stage", *_metrics(outcome), "size", "time", "peak memory"]
 
 
 def rows(outcome: Outcome) -> list[list[str]]:
     """Return a row for each stage, in the order of the chain."""
     return [
         [
-            meaning(stage, outcome),
-            stage.name if stage is not outcome.stages[0] else "",
+            _label(stage, outcome),
             *(score_text(stage.scores.get(metric)) for metric in _metrics(outcome)),
             size(stage.size_bytes),
             duration(stage.seconds) if stage is not outcome.stages[0] else "",
@@ -25,6 +24,13 @@ def rows(outcome: Outcome) -> list[list[str]]:
         ]
         for stage in outcome.stages
     ]
+
+
+def _label(stage: Stage, outcome: Outcome) -> str:
+    """Return what a stage is, with its pass where that alone does not tell it from others."""
+    label = meaning(stage, outcome)
+    alike = [other for other in outcome.stages if meaning(other, outcome) == label]
+    return label if len(alike) == 1 else f"{label} ({stage.name})"
 
 
 def _metrics(outcome: Outcome) -> list[str]:

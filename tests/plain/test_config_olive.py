@@ -1,0 +1,268 @@
+"""Olive's older words: each rule from its old form, and no rule twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drupe.config.olive import Note, upgrade
+from drupe.config.source import Map, read
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture
+def upgraded(tmp_path: Path) -> Any:
+    def upgrading(config: dict[str, Any]) -> tuple[Map, list[Note]]:
+        file = tmp_path / "config.json"
+        file.write_text(json.dumps(config, indent=1))
+        root = read(file)
+        return root, upgrade(root)
+
+    return upgrading
+
+
+def data(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"data_configs": [{"name": "rows", "pre_process_data_config": fields}]}
+
+
+def lora(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"passes": {"lora": {"type": "LoRA", **fields}}}
+
+
+GPU = {"device": "gpu", "execution_providers": ["CUDAExecutionProvider"]}
+
+# (rules that speak, old form, canonical form)
+CASES: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
+    "N11 model, systems, passes": (
+        [],
+        {
+            "input_model": {"type": "HfModel", "config": {"model_path": "m"}},
+            "systems": {"here": {"type": "LocalSystem", "config": {"hf_token": True}}},
+            "passes": {"b": {"type": "ModelBuilder", "config": {"precision": "int4"}}},
+        },
+        {
+            "input_model": {"type": "HfModel", "model_path": "m"},
+            "systems": {"here": {"type": "LocalSystem", "hf_token": True}},
+            "passes": {"b": {"type": "ModelBuilder", "precision": "int4"}},
+        },
+    ),
+    "N1 named data configs": (
+        ["N1"],
+        {"data_configs": {"one": {"type": "X"}, "two": {"name": "second"}}},
+        {"data_configs": [{"type": "X", "name": "one"}, {"name": "second"}]},
+    ),
+    "N2 params": (
+        ["N2"],
+        data({"params": {"max_seq_len": 5, "strategy": "join"}}),
+        data({"max_seq_len": 5, "strategy": "join"}),
+    ),
+    "N4 hf_config": (
+        ["N4"],
+        {
+            "input_model": {
+                "type": "PyTorchModel",
+                "hf_config": {
+                    "model_name": "a/b",
+                    "task": "text-generation",
+                    "model_loading_args": {"trust_remote_code": True},
+                },
+            }
+        },
+        {
+            "input_model": {
+                "type": "HfModel",
+                "model_path": "a/b",
+                "task": "text-generation",
+                "load_kwargs": {"trust_remote_code": True},
+            }
+        },
+    ),
+    "N4 from_pretrained_args, and a path that outweighs the name": (
+        ["N4"],
+        {
+            "input_model": {
+                "type": "PyTorchModel",
+                "model_path": "here",
+                "hf_config": {"model_name": "a/b", "from_pretrained_args": {"revision": "r"}},
+            }
+        },
+        {"input_model": {"type": "HfModel", "model_path": "here", "load_kwargs": {"revision": "r"}}},
+    ),
+    "N3 devices as words": (
+        ["N3"],
+        {
+            "systems": {"aml": {"accelerators": ["gpu"]}},
+            "engine": {"execution_providers": ["CUDAExecutionProvider"]},
+        },
+        {"systems": {"aml": {"accelerators": [GPU]}}, "engine": {}},
+    ),
+    "N3 each provider to the device that it runs on": (
+        ["N3", "N3"],
+        {
+            "systems": {"both": {"accelerators": ["cpu", "gpu"]}},
+            "engine": {"execution_providers": ["CUDAExecutionProvider", "CPUExecutionProvider"]},
+        },
+        {
+            "systems": {
+                "both": {
+                    "accelerators": [
+                        {"device": "cpu", "execution_providers": ["CPUExecutionProvider"]},
+                        GPU,
+                    ]
+                }
+            },
+            "engine": {},
+        },
+    ),
+    "N3 without an accelerator the engine keeps them": (
+        [],
+        {"engine": {"execution_providers": ["CUDAExecutionProvider"]}},
+        {"engine": {"execution_providers": ["CUDAExecutionProvider"]}},
+    ),
+    "N3 today's device without a provider is given the engine's": (
+        ["N3"],
+        {
+            "systems": {"here": {"accelerators": [{"device": "gpu"}]}},
+            "engine": {"execution_providers": ["DmlExecutionProvider"]},
+        },
+        {
+            "systems": {
+                "here": {
+                    "accelerators": [
+                        {"device": "gpu", "execution_providers": ["DmlExecutionProvider"]}
+                    ]
+                }
+            },
+            "engine": {},
+        },
+    ),
+    "N6 data": (
+        ["N6", "N6"],
+        data({"source_max_len": 7, "corpus_strategy": "join"}),
+        data({"max_seq_len": 7, "strategy": "join"}),
+    ),
+    "N6 LoRA": (
+        ["N6", "N6", "N6", "N6"],
+        lora(
+            {
+                "lora_r": 4,
+                "lora_alpha": 8,
+                "training_args": {"evaluation_strategy": "no", "warmup_ratio": 0.1},
+            }
+        ),
+        lora(
+            {"r": 4, "alpha": 8, "training_args": {"eval_strategy": "no", "warmup_steps": 0.1}},
+        ),
+    ),
+    "N6 corpus": (
+        [],
+        data({"dataset_type": "corpus", "strategy": "join"}),
+        data({"strategy": "join"}),
+    ),
+    "N15 corpus without a strategy": (
+        ["N15"],
+        data({"dataset_type": "corpus"}),
+        data({"strategy": "line-by-line"}),
+    ),
+    "N7 eval_dataset_size": (
+        ["N7"],
+        lora({"eval_dataset_size": 0.3}),
+        lora({"eval_dataset_size": 0.3}),
+    ),
+    "N8 double_quant": (["N8"], lora({"double_quant": True, "r": 4}), lora({"r": 4})),
+    "N9 group_by_length": (
+        ["N9"],
+        lora({"training_args": {"group_by_length": True}}),
+        lora({"training_args": {"train_sampling_strategy": "group_by_length"}}),
+    ),
+    "N9 group_by_length false": (
+        ["N9"],
+        lora({"training_args": {"group_by_length": False}}),
+        lora({"training_args": {"train_sampling_strategy": "random"}}),
+    ),
+    "N9 overwrite_output_dir": (
+        ["N9"],
+        lora({"training_args": {"overwrite_output_dir": True}}),
+        lora({"training_args": {}}),
+    ),
+    "N10 false": ([], {"engine": {"search_strategy": False}}, {"engine": {}}),
+    "N10 null": ([], {"engine": {"search_strategy": None}}, {"engine": {}}),
+    "N10 empty": ([], {"engine": {"search_strategy": {}}}, {"engine": {}}),
+    "N10 a search is no business of this rule": (
+        [],
+        {"engine": {"search_strategy": {"sampler": "tpe"}}},
+        {"engine": {"search_strategy": {"sampler": "tpe"}}},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_rule(case: str, upgraded: Any) -> None:
+    rules, old, canonical = CASES[case]
+    root, told = upgraded(old)
+    assert root == canonical
+    assert [note.rule for note in told] == rules
+
+
+FILES = ["page/olive-config.json", "page/olive-config-cloud.json", "phi3-emotion/olive-config.json"]
+REPEATED = ("N7",)  # says what is done with a field, and changes none
+
+
+@pytest.mark.parametrize("case", [*CASES, *FILES])
+def test_what_is_upgraded_stays_as_it_is(case: str, upgraded: Any) -> None:
+    config = CASES[case][1] if case in CASES else json.loads((EXAMPLES / case).read_text())
+    root, _ = upgraded(config)
+    once = json.loads(json.dumps(root))
+    again, told = upgraded(once)
+    assert again == once
+    assert [note for note in told if note.rule not in REPEATED] == []
+
+
+@pytest.mark.parametrize("case", FILES)
+def test_every_entry_still_knows_where_it_was_written(case: str) -> None:
+    root = read(EXAMPLES / case)
+    upgrade(root)
+    lines = (EXAMPLES / case).read_text().count("\n") + 1
+
+    def check(value: Any) -> None:
+        if isinstance(value, dict) and isinstance(value, Map):
+            assert set(value.origins) == set(value)
+        origins = getattr(value, "origins", [])
+        for origin in origins.values() if isinstance(origins, dict) else origins:
+            assert 1 <= origin.line <= lines
+        for inner in value.values() if isinstance(value, dict) else value:
+            if isinstance(inner, (dict, list)):
+                check(inner)
+
+    check(root)
+
+
+def test_a_note_says_line_place_and_reading(upgraded: Any) -> None:
+    _, told = upgraded(lora({"lora_r": 4}))
+    assert told == [Note("N6", 5, "passes.lora.lora_r is read as r")]
+
+
+def test_an_option_without_effect_is_a_warning(upgraded: Any) -> None:
+    _, told = upgraded(lora({"double_quant": True}))
+    text = "passes.lora.double_quant has no effect under LoRA; for a 4-bit base write QLoRA"
+    assert told == [Note("N8", 5, text, "warning")]
+
+
+def test_a_provider_that_no_device_takes_is_a_warning(upgraded: Any) -> None:
+    _, told = upgraded(
+        {
+            "systems": {"here": {"accelerators": ["cpu"]}},
+            "engine": {"execution_providers": ["CUDAExecutionProvider"]},
+        }
+    )
+    text = "engine.execution_providers: CUDAExecutionProvider runs on none of the devices listed"
+    assert ("warning", text) in [(note.level, note.text) for note in told]
+
+
+def test_an_old_name_beside_the_new_one_is_left_to_be_a_fault(upgraded: Any) -> None:
+    both = lora({"lora_r": 4, "r": 8})
+    assert upgraded(both)[0] == both
