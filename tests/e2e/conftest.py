@@ -1,4 +1,4 @@
-"""The jobs of the README, run as a user runs them: by the command line, in a copy of the example."""
+"""The README's jobs, run as a user runs them: by the command line, in a copy of the example."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_again_all_is_cached(demo: Demo) -> None:
     job, _ = demo
     before = (job.folder / "models/phi3-emotion/report.json").read_bytes()
     shown = job.run().stdout
-    assert "0 of 15 steps to run" in shown
+    assert "0 of 14 steps to run" in shown
     assert (job.folder / "models/phi3-emotion/report.json").read_bytes() == before
 
 

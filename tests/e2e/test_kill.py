@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import time
@@ -50,7 +49,9 @@ def test_goes_on_from_the_last_checkpoint_and_ends_in_the_same_bytes(page: Job) 
     client.wait()
     assert checkpoints(page.folder), "no checkpoint was written in 120 s"
     assert not (page.folder / "output").exists()
-    time.sleep(1)
+    deadline = time.monotonic() + 5
+    while workers(page.folder) and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert workers(page.folder) == []
     assert page.drupe(*words).returncode == 0
     resumed = page.report("output")["stages"][1]["facts"]["resumed_from"]
@@ -66,7 +67,7 @@ def workers(folder: Path) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            where = os.readlink(process / "cwd")
+            where = str((process / "cwd").readlink())
             command = (process / "cmdline").read_bytes().decode()
         except OSError:
             continue

@@ -119,7 +119,7 @@ def test_merges_as_peft_does_in_float32(variant: str, tiny_phi3: Path, tmp_path:
     merged, job, _ = run_merge(adapter, tmp_path / "out")
     ours, theirs = open_checkpoint(merged.path), merged_by_peft(adapter, torch.float32)
     assert set(ours.names) == set(theirs)
-    # Measured: 3e-8. Only the order of sums differs.
+    # Measured with peft 0.21.2: no difference at all; the order of sums is nobody's promise.
     for name, tensor in theirs.items():
         torch.testing.assert_close(ours.read(name), tensor, rtol=1e-6, atol=1e-7)
     score, warnings = run_proof(merged, adapter, tmp_path / "proof")
@@ -137,8 +137,8 @@ def test_rounds_once(dtype: torch.dtype, tmp_path: Path) -> None:
     adapter = make_adapter(base, tmp_path / "adapter")
     merged, _, _ = run_merge(adapter, tmp_path / "out")
     ours = open_checkpoint(merged.path)
-    # PEFT merging into float32 is exact but for the order of sums; so a value of ours may only
-    # be on the other side of a tie.
+    # Merged in float32 PEFT's is exact but for the order of sums, so that a value of ours may at
+    # most be on the other side of a tie.
     exact = merged_by_peft(adapter, torch.float32)
     rounded_by_peft = merged_by_peft(adapter, dtype)
     ours_off = theirs_off = 0.0
@@ -148,7 +148,8 @@ def test_rounds_once(dtype: torch.dtype, tmp_path: Path) -> None:
         assert bool((error <= rounding_bound(tensor, dtype) + 1e-6 * tensor.abs() + 1e-7).all())
         ours_off += float(error.square().sum())
         theirs_off += float((rounded_by_peft[name].float() - tensor).square().sum())
-    # PEFT rounds the change to the storage type before it adds it: never better than ours.
+    # Measured with peft 0.21.2, which adds in float32 too: the same bits (relative rms error
+    # 1.7e-3 in bfloat16, 2.1e-4 in float16). Never worse than PEFT's is what we promise.
     assert ours_off <= theirs_off * 1.0001 + 1e-9
     score, _ = run_proof(merged, adapter, tmp_path / "proof")
     assert score["passed"] is True

@@ -121,6 +121,28 @@ class _Reader:
                     f"Known here: {', '.join(SECTIONS)}.",
                 )
 
+        self._keep_maps(("data_configs",), Items)
+        for name in ("systems", "evaluators", "passes"):
+            self._keep_maps((name,), Map)
+        for name in self._at(("evaluators",)) or ():
+            self._keep_maps(("evaluators", name, "metrics"), Items)
+
+    def _keep_maps(self, place: Place, shape: type[Map | Items]) -> None:
+        """Tell what is no collection of objects at `place`, and read on without it."""
+        value, around = self._at(place), self._at(place[:-1])
+        if value is None:
+            return
+        if not isinstance(value, shape):
+            wanted = "an object: {...}" if shape is Map else "an array: [...]"
+            self._fault(place, f"must be {wanted}", "Change the value.")
+            around.drop(place[-1])
+            return
+        keys = list(value) if isinstance(value, Map) else range(len(value))
+        for key in reversed(keys):
+            if not isinstance(value[key], Map):
+                self._fault((*place, key), "must be an object: {...}", "Change the value.")
+                del value[key], value.origins[key]
+
     def _section(
         self, schema: type[Schema], place: Place, required: bool = False, **given: Any
     ) -> Schema | None:
@@ -159,7 +181,7 @@ class _Reader:
             place: Place = ("data_configs", index)
             self._section(Dataset, place, required=True)
             name = value.get("name") if isinstance(value, Map) else None
-            if name in found:
+            if isinstance(name, str) and name in found:
                 self._fault((*place, "name"), f'"{name}" is there twice', "Give each its own name.")
             if isinstance(name, str):
                 found[name] = place
@@ -204,13 +226,17 @@ class _Reader:
                 if key != "metrics":
                     what = f"is unknown{nearest(key, ['metrics'])}"
                     self._fault(("evaluators", evaluator, key), what, "Known here: metrics.")
-            for index, entry in enumerate(value.get("metrics", [])):
+            names: set[str] = set()
+            for index, entry in enumerate(value.get("metrics") or []):
                 place: Place = ("evaluators", evaluator, "metrics", index)
                 metric = self._operation(METRICS, place, datasets, target)
+                name = str(entry.get("name", entry.get("type")))
+                if name in names:
+                    what = f'is the second that is named "{name}"'
+                    self._fault(place, what, 'Give each its own "name".')
+                names.add(name)
                 if isinstance(metric, Metric) and evaluator == engine.evaluator:
-                    found.append(
-                        NamedMetric(entry.get("name", entry["type"]), entry["type"], metric)
-                    )
+                    found.append(NamedMetric(name, entry["type"], metric))
         return found
 
     def _operation(
@@ -225,6 +251,11 @@ class _Reader:
             schema = registry.find(entry["type"])
         except Refused as fault:
             self._fault((*place, "type"), f'"{fault.where}" {fault.what}', fault.remedy)
+            return None
+        wanted, word = (Pass, "pass") if registry is PASSES else (Metric, "metric")
+        if not (isinstance(schema, type) and issubclass(schema, wanted)):
+            what = f'"{entry["type"]}" is no {word}'
+            self._fault((*place, "type"), what, f"Known: {', '.join(registry.names())}.")
             return None
         fields = {
             key: value

@@ -130,23 +130,32 @@ def accelerators(config: Map) -> Iterator[Note]:
     taken: set[str] = set()
     for devices in listed:
         for index, entry in enumerate(devices):
-            device = entry.get("device") if isinstance(entry, Map) else entry
-            fitting = [name for name in providers if PROVIDERS.get(name, ("",))[0] == device]
-            if isinstance(entry, Map) and (not fitting or "execution_providers" in entry):
-                continue
-            if not isinstance(device, str):
-                continue
             where = devices.origins[index]
-            devices[index] = _map({"device": device}, where)
-            if fitting:
-                devices[index].put("execution_providers", fitting, origin)
-                taken.update(fitting)
-            offering = f" with {', '.join(fitting)}" if fitting else ""
-            yield Note("N3", where.line, f'"{device}" is read as a device{offering}')
+            if isinstance(entry, str):
+                devices[index] = _map({"device": entry}, where)
+            elif not isinstance(entry, Map):
+                continue
+            given = _give_providers(devices[index], providers, origin)
+            named = devices[index].get("execution_providers")
+            taken.update(name for name in providers if isinstance(named, list) and name in named)
+            if given or isinstance(entry, str):
+                offering = f" with {', '.join(given)}" if given else ""
+                device = devices[index]["device"]
+                yield Note("N3", where.line, f'"{device}" is read as a device{offering}')
     for name in providers:
         if name not in taken:
             text = f"{origin.path}: {name} runs on none of the devices listed"
             yield Note("N3", origin.line, text, "warning")
+
+
+def _give_providers(entry: Map, providers: list[str], origin: Origin) -> list[str]:
+    """Give an accelerator those of the engine's providers that it runs, if it names none."""
+    device = entry.get("device")
+    fitting = [name for name in providers if PROVIDERS.get(name, ("",))[0] == device]
+    if not fitting or "execution_providers" in entry:
+        return []
+    entry.put("execution_providers", fitting, origin)
+    return fitting
 
 
 PASS_NAMES = {
@@ -264,7 +273,8 @@ RULES: tuple[Rule, ...] = (
 def _maps(values: Any) -> list[Map]:
     if isinstance(values, Map):
         return [value for value in values.values() if isinstance(value, Map)]
-    return [value for value in values or () if isinstance(value, Map)]
+    items = values if isinstance(values, list) else ()
+    return [value for value in items if isinstance(value, Map)]
 
 
 def _map(values: dict[str, Any], origin: Origin) -> Map:

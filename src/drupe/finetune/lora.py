@@ -167,7 +167,7 @@ def _adapted(step: LoRA, model: Model, dtype: torch.dtype, job: Job) -> PeftMode
         LoraConfig(
             task_type=TaskType.CAUSAL_LM,
             r=step.r,
-            lora_alpha=int(step.alpha) if step.alpha.is_integer() else step.alpha,
+            lora_alpha=int(step.alpha) if float(step.alpha).is_integer() else step.alpha,
             lora_dropout=step.lora_dropout,
             target_modules=modules,
             bias="none",
@@ -221,7 +221,6 @@ def training_arguments(
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         dataloader_num_workers=0,  # samples lie in memory, and the generator's state in one place
-        gradient_checkpointing_kwargs={"use_reentrant": False},
         remove_unused_columns=False,
         prediction_loss_only=True,
         logging_first_step=True,

@@ -34,9 +34,9 @@ from drupe.finetune.passes import MergeAdapterWeights
 
 WHERE = "MergeAdapterWeights"
 MERGED_DTYPES = ("F32", "BF16", "F16")
-# Of a weight in float32: small enough to stay in the processor's cache, and so few bytes that
-# the largest tensor of a model does not matter.
-BLOCK_ELEMENTS = 2**20
+# Of a weight at a time (8 MB in float32, a few times over): so little that the largest tensor of
+# a model does not matter, and enough to keep the cores busy.
+BLOCK_ELEMENTS = 2**21
 
 KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 # Fields of adapter_config.json that say how the adapter came about, not what it computes ...
@@ -342,9 +342,10 @@ def _merged_parts(
         exact = part.float()
         merged = torch.addmm(exact, up[start : start + rows], down, alpha=pair.scale)
         merged = merged.to(weight.dtype)
-        changed = changed or not torch.equal(merged, part)
-        squares += float(exact.square().sum())
-        changed_squares += float((merged.float() - exact).square().sum())
+        moved = (merged - exact).flatten()
+        changed = changed or bool(moved.any())
+        squares += float(torch.dot(exact.flatten(), exact.flatten()))
+        changed_squares += float(torch.dot(moved, moved))
         if not math.isfinite(changed_squares):
             raise DrupeError(
                 WHERE,

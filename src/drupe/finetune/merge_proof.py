@@ -92,8 +92,7 @@ def prove(metric: MergeProof, merged: Model, adapter: Model, out: Path, job: Job
     with torch.inference_mode():
         of_base = logits(network, probe)
         job.progress("proving the merge", 1, 4, "models")
-        with_adapter = peft.PeftModel.from_pretrained(network, adapter.path, torch_device="cpu")
-        with_adapter.eval()
+        with_adapter = add_adapter(network, adapter.path)
         of_both = logits(with_adapter, probe)
         job.progress("proving the merge", 2, 4, "models")
         weights = prove_weights(
@@ -109,6 +108,25 @@ def prove(metric: MergeProof, merged: Model, adapter: Model, out: Path, job: Job
         relative_distance(of_merged, of_base),
     )
     _judge(distances, weights, probe.numel(), out, job)
+
+
+def add_adapter(network: Any, folder: Path) -> nn.Module:
+    """Return `network` with PEFT's own LoRA layers around its linear ones, in float32.
+
+    The copies of base weights that PEFT saves with some adapters stay on disk: `network` streams
+    the base's. Raises DrupeError when PEFT knows no place for a matrix of the adapter.
+    """
+    stored = Checkpoint([folder / "adapter_model.safetensors"])
+    matrices = {name: stored.read(name) for name in stored.names if ".lora_" in name}
+    with_adapter = peft.get_peft_model(network, peft.PeftConfig.from_pretrained(folder))
+    result = peft.set_peft_model_state_dict(with_adapter, matrices)
+    missing = [name for name in result.missing_keys if ".lora_" in name]
+    if missing or result.unexpected_keys:
+        raise _disproved(
+            f'PEFT finds no place or no values for "{[*missing, *result.unexpected_keys][0]}"'
+        )
+    placed: nn.Module = with_adapter.eval()
+    return placed
 
 
 def probe_ids(model: Model, network: Any) -> torch.Tensor:
