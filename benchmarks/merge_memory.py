@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -228,6 +229,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="merge-") as name:
         folder = Path(name)
         make(size, folder)
+        os.sync()  # else the first to be measured waits for the disk
         model_bytes = (folder / "base" / "model.safetensors").stat().st_size
         print(
             f"Phi-3 of {model_bytes / 2e9:.2f}B parameters, bfloat16, one shard of "

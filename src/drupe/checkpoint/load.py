@@ -8,6 +8,7 @@ import torch
 import transformers
 
 from drupe.core.errors import DrupeError
+from drupe.core.job import Job
 from drupe.core.model import Model
 
 
@@ -28,6 +29,12 @@ def runs_remote_code(model: Model) -> bool:
             'If you trust that code, allow it: "load_kwargs": {"trust_remote_code": true}.',
         )
     return not native and model.remote_code
+
+
+def tell_about_code(model: Model, job: Job) -> None:
+    """Say in a line where the config allows foreign code and none is run."""
+    if model.remote_code and not runs_remote_code(model):
+        job.note("trust_remote_code changes nothing: transformers has this architecture itself")
 
 
 def load_causal_lm(model: Model, dtype: torch.dtype | str = "auto") -> Any:

@@ -75,6 +75,9 @@ class Interrupted(DrupeError):  # noqa: N818
             "drupe", "interrupted", "Run the same command again: it goes on from here."
         )
 
+    def __str__(self) -> str:
+        return f"{self.what}\n  {self.remedy}"
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean "X"?` for the closest known name, or an empty string."""

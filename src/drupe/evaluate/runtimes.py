@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from peft import PeftModel
+from transformers import PreTrainedTokenizerBase
 
+from drupe.checkpoint.load import load_causal_lm, load_tokenizer
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model
@@ -101,13 +103,9 @@ class TorchRuntime(Runtime):
                 "Give the adapter together with its base model.",
             )
         has_tokenizer = (model.path / "tokenizer_config.json").is_file()
-        self.tokenizer = load_tokenizer(model.path if has_tokenizer else checkpoint.path)
-        network = AutoModelForCausalLM.from_pretrained(
-            checkpoint.path, dtype=scoring_dtype(checkpoint.path)
-        )
+        self.tokenizer = load_tokenizer(model if has_tokenizer else checkpoint)
+        network = load_causal_lm(checkpoint, scoring_dtype(checkpoint.path))
         if model.kind == "hf-adapter":
-            from peft import PeftModel
-
             network = PeftModel.from_pretrained(network, model.path)
         self._network = network.eval()
         self.context_length = int(getattr(network.config, "max_position_embeddings", 2**31))
@@ -132,7 +130,7 @@ class OnnxRuntime(Runtime):
                 "takes no token ids or gives no logits (exported without embeddings or head)",
                 "Export it with exclude_embeds and exclude_lm_head false to have it judged.",
             )
-        self.tokenizer = load_tokenizer(model.path)
+        self.tokenizer = load_tokenizer(model)
         self.context_length = int(settings["model"]["context_length"])
         self.vocabulary = int(settings["model"]["vocab_size"])
         options = onnxruntime.SessionOptions()
@@ -189,12 +187,6 @@ def write_skipped(metric: str, fault: NotRunHereError, out: Path, job: Job) -> N
     score = {"metric": metric, "value": None, "skipped": why}
     (out / "score.json").write_text(json.dumps(score, indent=2) + "\n", encoding="utf-8")
     job.warn(f"{metric} was not measured: {why}")
-
-
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Return the tokenizer of a model's folder."""
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder)
-    return tokenizer
 
 
 def checkpoint_bytes(folder: Path) -> int:

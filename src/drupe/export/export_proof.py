@@ -17,8 +17,8 @@ from typing import Any
 import onnx_ir
 import onnxruntime
 import torch
-from transformers import AutoModelForCausalLM
 
+from drupe.checkpoint.load import load_causal_lm
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model
@@ -98,7 +98,7 @@ def prove(metric: ExportProof, exported: Model, checkpoint: Model, out: Path, jo
     found = [runtime.logits([probe])[0] for probe in probes]
     del runtime  # its memory is needed for the checkpoint
     torch.set_num_threads(job.threads)
-    reference, rounded = _reference_logits(checkpoint.path, dtype, probes, precision)
+    reference, rounded = _reference_logits(checkpoint, dtype, probes, precision)
     _judge(precision, dtype, (found, reference, rounded), out)
 
 
@@ -143,10 +143,10 @@ def probe_sequences(runtime: OnnxRuntime) -> list[list[int]]:
 
 
 def _reference_logits(
-    checkpoint: Path, dtype: torch.dtype | str, probes: list[list[int]], precision: Exported
+    checkpoint: Model, dtype: torch.dtype | str, probes: list[list[int]], precision: Exported
 ) -> tuple[list[torch.Tensor], list[torch.Tensor] | None]:
     """Return the checkpoint's logits, and those of its rounded self if weights are quantized."""
-    network = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype).eval()
+    network = load_causal_lm(checkpoint, dtype).eval()
     with torch.inference_mode():
         reference = [_logits(network, probe) for probe in probes]
         if precision.bits is None:

@@ -24,6 +24,7 @@ import onnxruntime_genai
 import torch
 from transformers import AutoTokenizer
 
+from drupe.checkpoint.load import runs_remote_code, tell_about_code
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model
@@ -45,9 +46,10 @@ def export(step: ExportGenAI, model: Model, out: Path, job: Job) -> None:
     wrote does not load and answer (its exit code is 0 either way).
     """
     architecture = _architecture(model.path)
+    tell_about_code(model, job)
     cache = job.scratch / "builder-cache"
     torch.set_num_threads(job.threads)
-    _run_builder(_arguments(step, model.path, out, cache), architecture)
+    _run_builder(_arguments(step, model, out, cache), architecture)
     shutil.rmtree(cache, ignore_errors=True)
     graph = _finish_settings(step, model.path, out)
     _check_no_path_left(out, (model.path, out, job.scratch))
@@ -69,9 +71,9 @@ def _architecture(checkpoint: Path) -> str:
     return str(names[0])
 
 
-def _arguments(step: ExportGenAI, checkpoint: Path, out: Path, cache: Path) -> list[str]:
+def _arguments(step: ExportGenAI, model: Model, out: Path, cache: Path) -> list[str]:
     """Return the builder's command line, in the words of onnxruntime-genai 0.18."""
-    options = {}
+    options = {"hf_remote": "true"} if runs_remote_code(model) else {}
     if step.precision in ("int4", "int8"):
         # Up to 0.17 these were `int4_block_size` and `int4_accuracy_level`.
         options["block_size"] = str(step.int4_block_size)
@@ -80,7 +82,7 @@ def _arguments(step: ExportGenAI, checkpoint: Path, out: Path, cache: Path) -> l
     for name in ("exclude_embeds", "exclude_lm_head"):
         if getattr(step, name):
             options[name] = "true"
-    arguments = ["-i", str(checkpoint), "-o", str(out), "-c", str(cache)]
+    arguments = ["-i", str(model.path), "-o", str(out), "-c", str(cache)]
     arguments += ["-p", step.precision, "-e", step.target.short_provider]
     if options:
         arguments += ["--extra_options", *(f"{key}={value}" for key, value in options.items())]

@@ -18,7 +18,7 @@ import transformers
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULT_TARGETS
 
-from drupe.checkpoint.load import load_causal_lm, load_tokenizer
+from drupe.checkpoint.load import load_causal_lm, load_tokenizer, tell_about_code
 from drupe.core.dataset import Dataset, Part
 from drupe.core.errors import DrupeError, nearest
 from drupe.core.files import files_below, remove_tree, sync_file, write_atomic
@@ -30,6 +30,8 @@ from drupe.finetune.training_args import TrainingArgs
 
 WHERE = "LoRA"
 MANIFEST = "complete.json"
+# Below this size of weights a CPU trains in float32 on one thread.
+SMALL_MODEL_BYTES = 40_000_000
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 DTYPES = {
     "bfloat16": torch.bfloat16,
@@ -47,20 +49,23 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     Raises DrupeError for weights that are no safetensors, target modules that the model lacks,
     data that give no sample, a loss that is no number, and an adapter that did not change.
     """
-    dtype = computing_type(step.torch_dtype)
+    size = _weight_bytes(model)
+    dtype = computing_type(step.torch_dtype, size)
+    threads = job.threads if size >= SMALL_MODEL_BYTES else 1
+    tell_about_code(model, job)
     tokenizer = load_tokenizer(model)
     train_data, eval_data = _data(step, model, job)
     trains = _samples(train_data, tokenizer, job)
     evals = _samples(eval_data, tokenizer, job)
     adapted = _adapted(step, model, dtype, job)
-    torch.set_num_threads(job.threads)
+    torch.set_num_threads(threads)
     job.facts |= {
         "samples": len(trains),
         "eval_samples": len(evals),
         "tokens": sum(len(sample["input_ids"]) for sample in trains),
         "trainable_parameters": adapted.get_nb_trainable_parameters()[0],
         "dtype": str(dtype).removeprefix("torch."),
-        "threads": job.threads,
+        "threads": threads,
     }
     checkpoints = job.scratch / "checkpoints"
     trainer = transformers.Trainer(
@@ -84,8 +89,11 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     _save(adapted, tokenizer, model, out)
 
 
-def computing_type(asked: str) -> torch.dtype:
-    """Return the type to compute in; raises DrupeError for float16 without a GPU."""
+def computing_type(asked: str, weight_bytes: int) -> torch.dtype:
+    """Return the type to compute in; raises DrupeError for float16 without a GPU.
+
+    auto: bfloat16 where the hardware computes in it, but float32 for a small model on a CPU.
+    """
     on_gpu = torch.cuda.is_available()
     if asked == "float16" and not on_gpu:
         raise DrupeError(
@@ -95,7 +103,10 @@ def computing_type(asked: str) -> torch.dtype:
         )
     if asked != "auto":
         return DTYPES[asked]
-    fast = torch.cuda.is_bf16_supported() if on_gpu else cpu_computes_bfloat16()
+    if on_gpu:
+        fast = torch.cuda.is_bf16_supported()
+    else:
+        fast = weight_bytes >= SMALL_MODEL_BYTES and cpu_computes_bfloat16()
     return torch.bfloat16 if fast else torch.float32
 
 
@@ -107,6 +118,18 @@ def cpu_computes_bfloat16(listing: Path = Path("/proc/cpuinfo")) -> bool:
         return False
     flags = (line for line in lines if line.startswith(("flags", "Features")))
     return bool(BFLOAT16_FLAGS & set(next(flags, "").split()))
+
+
+def _weight_bytes(model: Model) -> int:
+    """Return the size of the weights; raises DrupeError unless they are safetensors."""
+    files = list(model.path.glob("*.safetensors"))
+    if not files:
+        raise DrupeError(
+            str(model.path),
+            "has no weights as safetensors; other formats can run code when they are read",
+            "Convert them: load the model where you trust it, and save_pretrained() it again.",
+        )
+    return sum(file.stat().st_size for file in files)
 
 
 def _data(step: LoRA, model: Model, job: Job) -> tuple[Dataset, Dataset | None]:
@@ -153,12 +176,6 @@ def _adapted(step: LoRA, model: Model, dtype: torch.dtype, job: Job) -> PeftMode
     The frozen weights are in the computing type, the adapter in float32 under autocast: an
     update of 1e-4 of a weight is lost in bfloat16, whose steps are 2^-8 of it.
     """
-    if not any(model.path.glob("*.safetensors")):
-        raise DrupeError(
-            str(model.path),
-            "has no weights as safetensors; other formats can run code when they are read",
-            "Convert them: load the model where you trust it, and save_pretrained() it again.",
-        )
     base = load_causal_lm(model, dtype)
     modules = target_modules(step, base, job)
     transformers.set_seed(step.training_args.seed)  # the adapter's first weights are drawn next

@@ -34,9 +34,9 @@ from drupe.finetune.passes import MergeAdapterWeights
 
 WHERE = "MergeAdapterWeights"
 MERGED_DTYPES = ("F32", "BF16", "F16")
-# Of a weight at a time (8 MB in float32, a few times over): so little that the largest tensor of
-# a model does not matter, and enough to keep the cores busy.
-BLOCK_ELEMENTS = 2**21
+# Of a weight at a time, 4 MB in float32, three times over: so little that the largest tensor of a
+# model does not matter, and enough to keep the cores busy.
+BLOCK_ELEMENTS = 2**20
 
 KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 # Fields of adapter_config.json that say how the adapter came about, not what it computes ...
@@ -336,15 +336,19 @@ def _merged_parts(
     """Yield the bytes of the merged weight, block of rows by block of rows; record the change."""
     down, up = pair.down.float(), pair.up.float()
     rows = max(1, BLOCK_ELEMENTS // max(1, weight.shape[1]))
+    # Made once and filled again for each block: fresh pages cost more than the arithmetic.
+    exact, total = (torch.empty(min(rows, len(weight)), weight.shape[1]) for _ in range(2))
+    stored = torch.empty_like(exact, dtype=weight.dtype)
     squares, changed_squares, changed = 0.0, 0.0, False
     for start in range(0, len(weight), rows):
-        part = weight[start : start + rows]
-        exact = part.float()
-        merged = torch.addmm(exact, up[start : start + rows], down, alpha=pair.scale)
-        merged = merged.to(weight.dtype)
-        moved = (merged - exact).flatten()
+        count = min(rows, len(weight) - start)
+        before, after, merged = exact[:count], total[:count], stored[:count]
+        before.copy_(weight[start : start + count])
+        torch.addmm(before, up[start : start + count], down, alpha=pair.scale, out=after)
+        merged.copy_(after)
+        moved = torch.sub(merged, before, out=after).flatten()
         changed = changed or bool(moved.any())
-        squares += float(torch.dot(exact.flatten(), exact.flatten()))
+        squares += float(torch.dot(before.flatten(), before.flatten()))
         changed_squares += float(torch.dot(moved, moved))
         if not math.isfinite(changed_squares):
             raise DrupeError(

@@ -1,0 +1,159 @@
+"""The command line: verbs, exit statuses, and nothing on the terminal that nobody asked for."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import drupe
+from drupe.cli import VERBS, main
+from tests.plain.conftest import Workspace, tree
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["help"]])
+def test_help_names_every_verb(words: list[str], capsys: Captured) -> None:
+    assert main(words) == 0
+    told = capsys.readouterr()
+    for verb, line in VERBS.items():
+        assert f"  {verb}" in told.out
+        assert line in told.out
+    assert "step" not in told.out.replace("the steps", "").split()
+    assert max(map(len, told.out.splitlines())) <= 100
+    assert told.err == ""
+
+
+@pytest.mark.parametrize("word", ["--version", "-V"])
+def test_version(word: str, capsys: Captured) -> None:
+    assert main([word]) == 0
+    assert capsys.readouterr().out == f"drupe {drupe.__version__}\n"
+
+
+def test_an_unknown_verb_is_told_with_the_nearest(capsys: Captured) -> None:
+    assert main(["rum"]) == 2
+    told = capsys.readouterr()
+    assert told.err.startswith('drupe: "rum" is not a verb; did you mean "run"?\n  Known: run, ')
+    assert told.out == ""
+
+
+@pytest.mark.parametrize("words", [["run", "--help"], ["chat", "--help"], ["passes", "--help"]])
+def test_each_verb_has_a_help(words: list[str], capsys: Captured) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(words)
+    assert f"usage: drupe {words[0]}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["run"], "drupe: drupe run: needs one config\n  Write: drupe run FILE\n"),
+        (["run", "a", "--config", "b"], "drupe: drupe run: needs one config"),
+        (["run", "absent.json"], "drupe: absent.json: there is no such file\n  Give the path of"),
+        (["passes", "Revers"], "drupe: Revers: is not one of drupe's passes; did you mean"),
+    ],
+)
+def test_what_is_refused_is_told_and_ends_with_2(
+    words: list[str], told: str, capsys: Captured
+) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    assert shown.err.startswith(told)
+    assert shown.out == ""
+
+
+def test_an_unknown_argument_ends_with_2(capsys: Captured) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["run", "--no-such"])
+    assert "unrecognized arguments: --no-such" in capsys.readouterr().err
+
+
+def test_a_plan_writes_nothing(workspace: Workspace, capsys: Captured) -> None:
+    file = workspace.write()
+    before = tree(workspace.folder)
+    assert main(["run", str(file), "--plan"]) == 0
+    shown = capsys.readouterr().out
+    assert "config.json: input -> back -> more" in shown
+    assert "2 of 2 steps to run" in shown
+    for step in workspace.plan().steps:
+        assert step.key[:12] in shown
+    assert tree(workspace.folder) == before
+
+
+def test_a_run_and_its_repetition_on_no_terminal(workspace: Workspace) -> None:
+    workspace.config["engine"]["evaluate"] = "every-step"
+    first = workspace.drupe("run", "config.json")
+    assert (first.returncode, first.stderr) == (0, "")
+    for part in ("input -> back -> more", "5 of 5 steps to run", "✓ more", "Length went from 8"):
+        assert part in first.stdout
+    assert "In output/back-more/cpu-cpu_model, after " in first.stdout
+    again = workspace.drupe("run", "--config", "config.json")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "0 of 5 steps to run" in again.stdout
+    for shown in (first.stdout, again.stdout):
+        assert "\x1b" not in shown, "no colours and no live line without a terminal"
+        assert "\r" not in shown
+
+
+def test_a_terminal_that_knows_ascii_only_is_no_end_of_a_run(workspace: Workspace) -> None:
+    done = subprocess.run(
+        workspace.command("run", str(workspace.write())),
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_reader_that_has_seen_enough_is_told_no_traceback(workspace: Workspace) -> None:
+    client = workspace.start("run", "config.json")
+    assert client.stdout
+    assert client.stderr
+    client.stdout.close()
+    assert client.wait(20) == 1, "what was begun is not done, and is not said to be"
+    assert client.stderr.read() == ""
+    client.stderr.close()
+
+
+def test_a_crash_of_a_step_is_1_and_of_a_config_2(workspace: Workspace, capsys: Captured) -> None:
+    workspace.passes(broken={"type": "Breaks", "how": "segfault"})
+    assert main(["run", str(workspace.write())]) == 1
+    assert "SIGSEGV" in capsys.readouterr().err
+    workspace.passes(broken={"type": "Breaks", "how": "segfalt"})
+    assert main(["run", str(workspace.write())]) == 2
+    told = capsys.readouterr().err
+    assert "1 fault\n" in told
+    assert "passes.broken.how: input should be 'exception', 'error', 'segfault'" in told
+
+
+def test_log_severity_level_decides_what_is_told(workspace: Workspace, capsys: Captured) -> None:
+    workspace.config["engine"]["log_severity_level"] = 2
+    assert main(["run", str(workspace.write())]) == 0
+    assert "appending 1 characters" not in capsys.readouterr().out
+
+
+def test_passes_are_listed_with_the_plug_ins(capsys: Captured) -> None:
+    assert main(["passes"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("LoRA", "MergeAdapterWeights", "ModelBuilder", "Reverse", "Append"):
+        assert name in shown
+
+
+def test_the_fields_of_a_pass(capsys: Captured) -> None:
+    assert main(["passes", "Append"]) == 0
+    shown = capsys.readouterr().out
+    assert "Append a text, and the content of a file if one is named." in shown
+    for name in ("text", "source"):
+        assert name in shown
+
+
+@pytest.mark.parametrize("content", [None, "{}", "[]", "{", '{"drupe": "1", "model": "absent"}'])
+def test_a_folder_that_cannot_be_talked_to(
+    content: str | None, tmp_path: Path, capsys: Captured
+) -> None:
+    if content is not None:
+        (tmp_path / "report.json").write_text(content)
+    assert main(["chat", str(tmp_path), "--prompt", "x"]) == 2
+    assert "holds no model that can be talked to" in capsys.readouterr().err
