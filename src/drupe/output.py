@@ -67,7 +67,7 @@ def write_output(outcome: Outcome) -> None:
 def _is_delivered(outcome: Outcome) -> bool:
     written = _report(output_folder(outcome.plan) / REPORT)
     source = outcome.final.model.path
-    names = ["README.md", *(file.relative_to(source) for file in files_below(source))]
+    names = [Path("README.md"), *(file.relative_to(source) for file in files_below(source))]
     return (
         written is not None
         and written.get("digest") == outcome.final.model.digest

@@ -21,8 +21,7 @@ from drupe.outcome import Outcome
 from drupe.plan import Plan, Step, make
 from drupe.systems.local import LocalSystem
 
-
-settings.register_profile("plain", max_examples=40, deadline=None, database=None)
+settings.register_profile("plain", max_examples=20, deadline=None, database=None)
 settings.load_profile("plain")
 
 

@@ -90,7 +90,13 @@ CASES: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
                 "hf_config": {"model_name": "a/b", "from_pretrained_args": {"revision": "r"}},
             }
         },
-        {"input_model": {"type": "HfModel", "model_path": "here", "load_kwargs": {"revision": "r"}}},
+        {
+            "input_model": {
+                "type": "HfModel",
+                "model_path": "here",
+                "load_kwargs": {"revision": "r"},
+            }
+        },
     ),
     "N3 devices as words": (
         ["N3"],

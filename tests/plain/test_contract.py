@@ -131,7 +131,7 @@ def test_a_pass_that_breaks_a_promise_fails(step: Pass, promise: str, tmp_path: 
     test = getattr(contract, promise)
     names = test.__code__.co_varnames[1 : test.__code__.co_argcount]
     # Whatever way a test fails in: an assertion, pytest.raises' own failure, or an error.
-    with pytest.raises(BaseException, match="(?s).*"):  # noqa: PT011
+    with pytest.raises(BaseException, match=r"(?s).*"):
         test(**{name: given[name] for name in names})
 
 

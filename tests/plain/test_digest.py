@@ -49,7 +49,10 @@ def test_is_pinned(tmp_path: Path) -> None:
     file.write_bytes(b"drupe")
     assert file_digest(file) == plain_digest(b"drupe", 64 * 2**20)
     assert file_digest(file) == "d26c9363ec5de6ce463223fc0aefbfd5adeed1c35396bf09b826b48b3a644a93"
-    assert folder_digest({"a": "1", "b/c": "2"}) == "bd5cc28f81bfe661cd8b0da0615e85ae9e25491e9b95331e3956120668656023"
+    assert (
+        folder_digest({"a": "1", "b/c": "2"})
+        == "bd5cc28f81bfe661cd8b0da0615e85ae9e25491e9b95331e3956120668656023"
+    )
 
 
 @given(st.dictionaries(st.text(), st.text()), st.randoms())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -105,6 +104,9 @@ def test_what_a_step_prints_and_its_traceback_are_in_its_log(
     log = (tmp_path / "work" / "log").read_text()
     assert "Traceback (most recent call last)" in log
     assert "a value that was wrong" in log
+
+
+DRUPE_STEP = [sys.executable, "-m", "drupe", "step"]
 
 
 class Stop(Exception):  # noqa: N818
@@ -271,8 +273,7 @@ def test_ctrl_c_ends_at_once_with_one_sentence(workspace: Workspace) -> None:
 def test_a_fresh_step_ends_with_its_client(tmp_path: Path) -> None:
     """Where no server forks, `drupe step` itself watches over its starter."""
     done = subprocess.run(
-        [sys.executable, "-m", "drupe", "step", "--spec", "absent", "--out", "absent"]
-        + ["--with-parent", "1" if os.getpid() != 1 else "2"],
+        [*DRUPE_STEP, "--spec", "absent", "--out", "absent", "--with-parent", "1"],
         cwd=tmp_path,
         capture_output=True,
     )

@@ -153,12 +153,11 @@ def test_a_template_without_columns_is_refused(tmp_path: Path) -> None:
         load.rows(dataset(ten_rows(tmp_path), text_template="phrase"), tmp_path)
 
 
-def test_json_that_is_not_utf_8_never_becomes_text_in_silence(tmp_path: Path) -> None:
+def test_json_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "rows.json"
     file.write_bytes('{"phrase": "caf\u00e9", "tone": "joy"}\n'.encode("latin-1"))
-    with pytest.raises(DrupeError, match=r"cannot be read as json: .*utf-8"):
-        data = dataset(file)
-        load.texts(data, load.rows(data, tmp_path / "scratch"))
+    with pytest.raises(DrupeError, match=r"cannot be read as json: it is not UTF-8"):
+        load.rows(dataset(file), tmp_path / "scratch")
 
 
 # Parts

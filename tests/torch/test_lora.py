@@ -167,16 +167,24 @@ def test_fewer_tokens_than_a_block_are_one_block(
     assert "one short block" in told(events)[1]
 
 
-def test_it_trains_in_bfloat16_with_an_adapter_in_float32(phrases: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_it_learns_in_bfloat16_as_in_float32_with_an_adapter_in_float32(
+    phrases: Path, tmp_path: Path, checkpointing: bool
+) -> None:
     model = make_tiny_phi3(tmp_path / "model", dtype=torch.bfloat16)
-    training = {"max_steps": 30, "learning_rate": 5e-3, "gradient_checkpointing": True}
-    step = lora_step(phrases, training, torch_dtype="bfloat16", lora_dropout=0.0)
-    out, job, _ = trained(step, model, tmp_path)
-    assert job.facts["dtype"] == "bfloat16"
-    weights = load_file(out / "adapter_model.safetensors")
-    assert {weight.dtype for weight in weights.values()} == {torch.float32}
-    losses = [loss for _, loss in job.facts["losses"]]
-    assert losses[-1] < losses[0] - 0.3
+    training = {"max_steps": 24, "learning_rate": 1e-2, "gradient_checkpointing": checkpointing}
+    losses: dict[str, list[float]] = {}
+    for dtype in ("float32", "bfloat16"):
+        step = lora_step(
+            phrases, training, torch_dtype=dtype, lora_dropout=0.0, target_modules="all-linear"
+        )
+        out, job, _ = trained(step, model, tmp_path, dtype)
+        assert job.facts["dtype"] == dtype
+        weights = load_file(out / "adapter_model.safetensors")
+        assert {weight.dtype for weight in weights.values()} == {torch.float32}
+        losses[dtype] = [loss for _, loss in job.facts["losses"]]
+    assert losses["float32"][-1] < losses["float32"][0] - 0.3
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.02)
 
 
 def test_peft_has_no_default_so_all_linear_layers_are_adapted(
@@ -268,8 +276,10 @@ def test_steps_that_do_not_do_what_they_seem_to_say(
     _, job, events = trained(step, tiny_phi3, tmp_path)
     assert told(events) == [
         "max_steps 4 outweighs num_train_epochs 3 (18 steps).",
-        "eval_steps 187 is more than the 4 steps there are: the loss on the held-out rows is "
-        "measured once, at the end.",
+        (
+            "eval_steps 187 is more than the 4 steps there are: the loss on the held-out rows is "
+            "measured once, at the end."
+        ),
     ]
     assert [point[0] for point in job.facts["eval_losses"]] == [4]
 
@@ -315,6 +325,14 @@ def test_a_loss_that_is_no_number_stops_the_training(
     save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DrupeError, match="LoRA, step 1: loss is nan, no number"):
         trained(lora_step(phrases), model, tmp_path)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU trains in float16")
+def test_a_small_model_computes_in_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lora, "cpu_computes_bfloat16", lambda: True)
+    assert lora.computing_type("auto", lora.SMALL_MODEL_BYTES) == torch.bfloat16
+    assert lora.computing_type("auto", lora.SMALL_MODEL_BYTES - 1) == torch.float32
+    assert lora.computing_type("bfloat16", 0) == torch.bfloat16
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU trains in float16")

@@ -6,6 +6,7 @@ Imports the verb that is asked for, and nothing else: `drupe --help` costs as mu
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 
@@ -63,6 +64,9 @@ def _unknown(verb: str) -> int:
 def _run(verb: str, words: list[str]) -> int:
     """Parse the verb's arguments, run it, turn what it raises into words and a status."""
     errors = importlib.import_module("drupe.core.errors")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal may lack a letter of ours
     try:
         argparse = importlib.import_module("argparse")
         module = importlib.import_module(f"drupe.cli.{verb}")

@@ -6,12 +6,14 @@ OUTPUT is the output folder of a run, or the folder of an ONNX Runtime GenAI mod
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from drupe.core.errors import Refused
-from drupe.evaluate.chat import Chat
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Answer the prompt, or one line after the other; return 0."""
     if arguments.choices and arguments.prompt is None:
         raise Refused("--choices", "needs a --prompt", 'Write: --prompt "..." --choices a,b')
-    chat = Chat(model_below(arguments.output))
+    chat = _chat(model_below(arguments.output))
     if arguments.prompt is not None:
         _answer(chat, arguments.prompt, arguments)
         return 0
@@ -43,7 +45,16 @@ def run(arguments: argparse.Namespace) -> int:
         _answer(chat, prompt, arguments)
 
 
-def _answer(chat: Chat, prompt: str, arguments: argparse.Namespace) -> None:
+def _chat(folder: Path) -> Any:
+    """Return the model in `folder`, loaded; the runtime is imported only here."""
+    try:
+        return importlib.import_module("drupe.evaluate.chat").Chat(folder)
+    except ImportError as fault:
+        remedy = 'pip install "drupe[cpu]"'
+        raise Refused("drupe chat", f"needs {fault.name}, which is not here", remedy) from fault
+
+
+def _answer(chat: Any, prompt: str, arguments: argparse.Namespace) -> None:
     if arguments.choices:
         choices = [choice.strip() for choice in arguments.choices.split(",")]
         for choice, probability in chat.choose(prompt, choices, raw=arguments.raw):
@@ -61,9 +72,8 @@ def model_below(output: Path) -> Path:
     """
     if (output / "genai_config.json").is_file():
         return output
-    report = output / "report.json"
-    if report.is_file():
-        folder: Path = output / json.loads(report.read_text())["model"]
+    with suppress(OSError, ValueError, KeyError, TypeError):  # a report, and of ours
+        folder: Path = output / json.loads((output / "report.json").read_text())["model"]
         if (folder / "genai_config.json").is_file():
             return folder
     raise Refused(

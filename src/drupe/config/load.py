@@ -137,7 +137,7 @@ class _Reader:
             self._fault(place, f"must be {wanted}", "Change the value.")
             around.drop(place[-1])
             return
-        keys = list(value) if isinstance(value, Map) else range(len(value))
+        keys: list[Any] = list(value if isinstance(value, Map) else range(len(value)))
         for key in reversed(keys):
             if not isinstance(value[key], Map):
                 self._fault((*place, key), "must be an object: {...}", "Change the value.")

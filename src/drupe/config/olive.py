@@ -120,7 +120,9 @@ def accelerators(config: Map) -> Iterator[Note]:
     Each provider goes to the listed devices that it runs on.
     """
     engine, systems = config.get("engine"), _maps(config.get("systems"))
-    listed = [each["accelerators"] for each in systems if isinstance(each.get("accelerators"), Items)]
+    listed = [
+        each["accelerators"] for each in systems if isinstance(each.get("accelerators"), Items)
+    ]
     providers: list[str] = []
     origin = Origin(1, "")
     written = engine.get("execution_providers") if isinstance(engine, Map) else None

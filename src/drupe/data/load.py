@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import glob
 import random
@@ -39,6 +40,9 @@ def rows(dataset: Dataset, scratch: Path) -> datasets.Dataset:
             raise DrupeError(dataset.name, f"names {file}, which is not there", "Mend the path.")
     if all(_is_blank(file) for file in source.data_files):
         raise _no_rows(dataset, "")
+    if source.data_name == "json":
+        for file in source.data_files:
+            _check_utf8(file, dataset.name)
     whole = _read(dataset, "train", scratch)
     found = whole if source.split == "train" else _split(dataset, scratch)
     _check_columns(dataset, found)
@@ -81,6 +85,22 @@ def part_of(rows: datasets.Dataset, part: Part, name: str) -> datasets.Dataset:
 
 def _is_blank(file: Path) -> bool:
     return file.stat().st_size < 1024 and not file.read_bytes().strip()
+
+
+def _check_utf8(file: Path, name: str) -> None:
+    """Raise DrupeError unless the file is UTF-8: the JSON reader does not look."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with file.open("rb") as bytes_of_file:
+        try:
+            while block := bytes_of_file.read(1 << 20):
+                decoder.decode(block)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as fault:
+            raise DrupeError(
+                name,
+                f"{file} cannot be read as json: it is not UTF-8 ({fault.reason})",
+                "Save the file as UTF-8.",
+            ) from fault
 
 
 def _read(dataset: Dataset, split: str, scratch: Path) -> datasets.Dataset:

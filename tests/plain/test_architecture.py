@@ -1,0 +1,149 @@
+"""The laws of the tree: everything points down, no cycle, heavy packages in heavy files alone."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src"
+
+# What a package (or a module at the top) may import of ours, beside itself. Everything may import
+# core; `drupe` itself (the public names, loaded lazily) is imported for its version alone.
+MAY_IMPORT: dict[str, set[str]] = {
+    "core": set(),
+    "catalog": set(),
+    "config": {"catalog"},
+    "resources": set(),
+    "systems": {"catalog"},
+    "plan": {"catalog", "config", "resources"},
+    "outcome": {"plan"},
+    "report": {"outcome", "plan"},
+    "output": {"outcome", "plan", "report"},
+    "engine": {"config", "outcome", "output", "plan", "resources", "systems"},
+    "cli": {"catalog", "config", "engine", "outcome", "output", "plan", "report", "systems"},
+    "__main__": {"cli"},
+    "testing": set(),
+    "data": set(),
+    "checkpoint": {"data"},
+    "finetune": {"checkpoint", "data"},
+    "quantize": {"checkpoint", "data"},
+    "evaluate": {"checkpoint", "data"},
+    "export": {"checkpoint", "quantize", "evaluate"},
+    "": set(),
+}
+LIGHT_PACKAGES = {
+    "core", "catalog", "config", "resources", "systems", "plan", "outcome", "report", "output",
+    "engine", "cli", "__main__", "testing", "",
+}  # fmt: skip
+# Declarations, in packages whose other files are heavy.
+LIGHT_FILES = {"passes", "metrics", "training_args", "text_template", "__init__"}
+LIGHT_LIBRARIES = {"pydantic", "rich", "pytest"}
+FEW_LINES = 410
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """Return {module's name: its file} of all that we wrote."""
+    found = {}
+    for file in sorted((SOURCE / "drupe").rglob("*.py")):
+        name = ".".join(file.relative_to(SOURCE).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = file
+    return found
+
+
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Return the modules that a module imports, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative imports hide the direction"
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in modules() else str(node.module))
+    return frozenset(found - {"__future__"})
+
+
+def package(module: str) -> str:
+    """Return the part of the tree that one of our modules belongs to."""
+    return [*module.split("."), ""][1]
+
+
+def ours(module: str) -> set[str]:
+    return {name for name in imports(module) if name.split(".")[0] == "drupe"}
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_everything_points_down(module: str) -> None:
+    here = package(module)
+    allowed = MAY_IMPORT[here] | {here, "core", ""}
+    up = {name for name in ours(module) if package(name) not in allowed}
+    assert not up, f"{here} may import {sorted(allowed - {''})} only"
+
+
+def test_the_table_itself_has_no_cycle() -> None:
+    def below(name: str, seen: tuple[str, ...] = ()) -> Iterator[str]:
+        assert name not in seen, f"{name} is below itself: {seen}"
+        for inner in MAY_IMPORT[name]:
+            yield inner
+            yield from below(inner, (*seen, name))
+
+    for name in MAY_IMPORT:
+        assert name not in set(below(name))
+
+
+def test_no_cycle_between_modules() -> None:
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        if module in done:
+            return
+        for name in sorted(ours(module)):
+            if name != "drupe" and name in modules():  # its public names are loaded lazily
+                visit(name, (*path, module))
+        done.add(module)
+
+    for module in modules():
+        visit(module, ())
+
+
+def test_core_imports_its_errors_and_nothing_above_them() -> None:
+    assert ours("drupe.core.errors") == set()
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_heavy_packages_are_imported_by_heavy_files_alone(module: str) -> None:
+    light = package(module) in LIGHT_PACKAGES or module.rsplit(".", 1)[-1] in LIGHT_FILES
+    if modules()[module].name == "__init__.py":
+        light = True
+    if not light:
+        return
+    libraries = {name.split(".")[0] for name in imports(module)} - {"drupe"}
+    assert libraries - sys.stdlib_module_names <= LIGHT_LIBRARIES
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_a_light_file_imports_no_heavy_file_of_ours(module: str) -> None:
+    last = module.rsplit(".", 1)[-1]
+    if package(module) in LIGHT_PACKAGES or last not in LIGHT_FILES:
+        return
+    for name in ours(module):
+        assert package(name) in {"core", ""} or name.rsplit(".", 1)[-1] in LIGHT_FILES, name
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_a_file_is_short_named_for_what_it_does_and_says_so(module: str) -> None:
+    text = modules()[module].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= FEW_LINES
+    names = {"util", "utils", "helper", "helpers", "manager", "common", "misc", "base", "handler"}
+    assert not names & set(module.split("."))
+    first = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
+    assert first, "a file opens with one sentence on what it is for"
