@@ -237,9 +237,13 @@ def test_force_works_again_from_the_start(bench: Bench) -> None:
     scratch = bench.cache.work_folder(KEY) / "scratch"
     scratch.mkdir(parents=True)
     (scratch / "checkpoint").write_text("half")
-    assert not bench.run(force=True).hit
+
+    def work(folder: Path) -> Run:
+        assert not (folder / "scratch" / "checkpoint").exists()
+        return bench.work(folder)
+
+    assert not bench.cache.run(KEY, "files", ("p",), work, force=True).hit
     assert bench.worked == 2
-    assert not scratch.exists()
 
 
 def test_a_failed_step_leaves_its_scratch_alone(bench: Bench) -> None:

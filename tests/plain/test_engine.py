@@ -132,6 +132,7 @@ def test_a_kill_between_model_and_report_locks_nobody_out(
 
 
 def test_the_output_may_be_named(workspace: Workspace, tmp_path: Path) -> None:
+    workspace.passes()
     outcome = workspace.run(output=str(tmp_path / "named"))
-    assert outcome.path == tmp_path / "named" / "back-more" / "cpu-cpu_model"
+    assert outcome.path.is_relative_to(tmp_path / "named")
     assert str(tmp_path) not in (tmp_path / "named" / "config.lock.json").read_text()

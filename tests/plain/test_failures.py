@@ -156,6 +156,7 @@ def test_a_fork_server_that_dies_is_told(step: Callable[..., Run]) -> None:
         words = r"^the local system: its fork server was killed \(SIGKILL\).*\n  Run again"
         with pytest.raises(StepError, match=words):
             step(system, Slow(ticks=1000, seconds=0.01), kill)
+        time.sleep(0.2)  # its child, which holds the other end of the pipe, is gone too
         with pytest.raises(StepError, match=words):
             step(system, Reverse())
 
@@ -219,8 +220,11 @@ def test_a_failed_step_ends_the_run_and_loses_nothing(
     assert workspace.heard.ran == ["broken"], "back was kept"
     half = [name for name in tree(workspace.cache) if name.endswith("half.txt")]
     assert half == [], "nothing of a failed step is kept but its scratch and its log"
-    with pytest.raises(DrupeError, match="a value that was wrong"):
-        main(["run", str(workspace.file), "--debug"])
+
+
+def test_a_traceback_is_shown_when_it_is_asked_for() -> None:
+    with pytest.raises(DrupeError, match="there is no such file"):
+        main(["run", "absent.json", "--debug"])
 
 
 def wait_for(condition: Callable[[], object], what: str) -> None:

@@ -117,6 +117,7 @@ def test_replace_folder_puts_the_old_one_back_when_it_fails(tmp_path: Path) -> N
 
 def test_a_folder_that_fails_takes_no_place(tmp_path: Path) -> None:
     write_atomic(tmp_path / "place" / "file", b"old")
+
     def fail() -> None:
         with folder_in_place_of(tmp_path / "place") as staging:
             write_atomic(staging / "file", b"new")

@@ -48,8 +48,6 @@ def test_every_key_is_known_before_any_work(workspace: Workspace) -> None:
     assert len(set(planned.values())) == 5
     assert not workspace.cache.exists(), "a plan writes nothing"
     assert not workspace.output.exists()
-    outcome = workspace.run()
-    assert {step.name: step.key for step in outcome.plan.steps} == planned
 
 
 def test_a_changed_field_changes_the_keys_of_what_follows(workspace: Workspace) -> None:

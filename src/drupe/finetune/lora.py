@@ -30,7 +30,16 @@ from drupe.finetune.training_args import TrainingArgs
 
 WHERE = "LoRA"
 MANIFEST = "complete.json"
-# Below this size of weights a CPU trains in float32 on one thread.
+# Below this size of the weights' files a CPU trains in float32 on one thread. Least ms a step on
+# two shared AVX512-BF16 cores, GOMP_SPINCOUNT=0, short = one phrase, full = 4 x 128 tokens:
+#                            float32, 1 thread   2 threads   bfloat16, 1 thread   2 threads
+#   0.1M parameters, short           5*              13*             8*                 9*
+#   6M parameters, short            33               42              -                  -
+#   6M parameters, full            201              335            183                247
+#   98M parameters,  short           -                -            170                163
+#   98M parameters,  full         2498*               -           1238               1275
+# (* means; bfloat16's was 1646 where float32's was 2498.) In small models casting and waking
+# threads cost more than they save; in a large one a second thread needs an idle core.
 SMALL_MODEL_BYTES = 40_000_000
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 DTYPES = {
