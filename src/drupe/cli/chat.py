@@ -78,6 +78,6 @@ def model_below(output: Path) -> Path:
             return folder
     raise Refused(
         str(output),
-        "holds no model that can be talked to (no genai_config.json, no report.json that names one)",
+        "holds no model that can be talked to (no genai_config.json, no report.json naming one)",
         "Give the output folder of a run that ends with ModelBuilder.",
     )

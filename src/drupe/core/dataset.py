@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from drupe.core.declared import Declared
 
@@ -25,6 +25,16 @@ def _one_or_more(value: Any) -> Any:
 # a list for a tuple only where no validator ran before.
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+
+
+def _fraction_or_count(size: float) -> float:
+    if size > 1 and not size.is_integer():
+        raise ValueError("a fraction below 1, or a whole number of rows")
+    return size
+
+
+# How many rows are held out: a fraction of them below 1, else a count.
+HeldOut = Annotated[float, Field(gt=0), AfterValidator(_fraction_or_count)]
 
 
 class LoadDataset(Declared):
@@ -81,7 +91,7 @@ class TextPreprocess(Declared):
 class Part(Declared):
     """One side of a split of the rows, made before anything is tokenized."""
 
-    eval_size: float = Field(gt=0)
+    eval_size: HeldOut
     """Below 1 the fraction, from 1 on the number of rows that are held out."""
     seed: int = 42
     side: Literal["train", "eval"]

@@ -29,7 +29,8 @@ def answer(metric: Answers, model: Model, out: Path, job: Job) -> None:
     samples = []
     if metric.target.provider == "CPUExecutionProvider":
         chat = Chat(model.path)
-        for row in list(rows(metric.data_config, job.scratch).select(range(metric.count))):
+        data = rows(metric.data_config, job.scratch)
+        for row in data.select(range(min(metric.count, len(data)))):
             prompt = parsed.prompt(row)
             pieces = chat.stream(prompt, max_new_tokens=LONGEST_ANSWER, raw=True, greedy=True)
             expected = str(row[parsed.answer_column])

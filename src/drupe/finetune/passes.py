@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from drupe.core.dataset import Dataset, Names
+from drupe.core.dataset import Dataset, HeldOut, Names
 from drupe.core.operation import Metric, Pass
 from drupe.finetune.training_args import TrainingArgs
 
@@ -33,15 +33,15 @@ class LoRA(Pass):
     """The rows to train on."""
     eval_data_config: Dataset | None = None
     """Rows to measure the loss on while training."""
-    eval_dataset_size: Annotated[float | None, Field(gt=0)] = None
+    eval_dataset_size: HeldOut | None = None
     """Without eval_data_config: rows held out, as a fraction (below 1) or a count."""
     r: int = Field(default=64, ge=1)
     """Rank of the adapter."""
-    alpha: float = Field(default=16, gt=0)
+    alpha: float = Field(default=16.0, gt=0)
     """Scale of the adapter, divided by r."""
     lora_dropout: float = Field(default=0.05, ge=0, lt=1)
     target_modules: Names | None = None
-    """Names of the linear layers to adapt; None: what PEFT knows for the model's type."""
+    """Names of the linear layers to adapt; None: what PEFT knows for the model's type, else all."""
     torch_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Computing type; auto: bfloat16 where the hardware computes in it, else float32."""
     training_args: TrainingArgs = TrainingArgs()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from drupe.core.declared import Declared
 
@@ -18,8 +18,8 @@ class TrainingArgs(Declared):
     seed: int = 42
     data_seed: int = 42
     num_train_epochs: float = Field(default=3, gt=0)
-    max_steps: int = Field(default=-1, ge=-1)
-    """Steps of the optimizer; -1: as the epochs give."""
+    max_steps: int = -1
+    """Steps of the optimizer, at least 1; -1: as the epochs give."""
     per_device_train_batch_size: int = Field(default=1, ge=1)
     per_device_eval_batch_size: int = Field(default=1, ge=1)
     gradient_accumulation_steps: int = Field(default=1, ge=1)
@@ -43,3 +43,10 @@ class TrainingArgs(Declared):
     eval_steps: int | None = Field(default=None, ge=1)
     save_steps: int | None = Field(default=None, ge=1)
     """Steps between checkpoints to go on from after a kill; None: about every 30 seconds."""
+
+    @field_validator("max_steps")
+    @classmethod
+    def _some_steps(cls, steps: int) -> int:
+        if steps != -1 and steps < 1:
+            raise ValueError("max_steps is at least 1, or -1 for as many as the epochs give")
+        return steps
