@@ -57,7 +57,7 @@ def run(
     config: a file, or a workflow that `config.load` returned. system, target, output: in place
     of what the file says (see `config.load.load`). force: work again what is in the cache.
     Raises ConfigError, Refused before any work; StepError when a step fails, with what was
-    finished before it kept; Interrupted on Ctrl-C.
+    finished before it kept.
     """
     started = time.monotonic()
     heard = listener or Listener()

@@ -16,14 +16,8 @@ from tiny_models import make_tiny_phi3
 from transformers import AutoModelForCausalLM
 
 from drupe.checkpoint.streamed import NamesDifferError, streamed_model
-from drupe.checkpoint.tensors import (
-    DTYPES,
-    Checkpoint,
-    CheckpointWriter,
-    TensorSpec,
-    open_checkpoint,
-    tensor_bytes,
-)
+from drupe.checkpoint.tensors import DTYPES, Checkpoint, TensorSpec, open_checkpoint, tensor_bytes
+from drupe.checkpoint.writer import CheckpointWriter
 from drupe.core.errors import DrupeError
 
 PROBE = torch.arange(24).view(2, 12) * 7

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from tiny_models import make_tiny_phi3
 from transformers import AutoModelForCausalLM
 
-from drupe.checkpoint.tensors import CheckpointWriter, open_checkpoint, tensor_bytes
+from drupe.checkpoint.tensors import open_checkpoint, tensor_bytes
+from drupe.checkpoint.writer import CheckpointWriter
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model

@@ -46,6 +46,7 @@ from drupe.core.files import (
     replace_folder,
     sync_file,
     sync_folder,
+    tidy_up_beside,
     write_atomic,
 )
 from drupe.core.model import Model
@@ -269,6 +270,7 @@ LINK_FROM_BYTES = 16 * 2**20
 @contextmanager
 def folder_in_place_of(destination: Path) -> Iterator[Path]:
     """Yield an empty sibling of `destination` that takes its place when all went well."""
+    tidy_up_beside(destination)
     staging = destination.with_name(f".{destination.name}.new-{os.getpid()}")
     remove_tree(staging)
     staging.mkdir(parents=True)

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from drupe.core.errors import DrupeError
+from drupe.core.process import is_alive
 
 try:
     import fcntl
@@ -72,6 +73,12 @@ def files_below(folder: Path) -> list[Path]:
                 f"is a link to {path.resolve()}, which lies outside {folder}",
                 "Replace the link by the file itself.",
             )
+        if path.is_symlink() and path.is_dir():
+            raise DrupeError(
+                str(path),
+                f"is a link to the folder {path.resolve()}, whose files would be left out",
+                "Replace the link by the folder itself.",
+            )
         if path.is_file():
             found.append(path)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
@@ -118,6 +125,25 @@ def replace_folder(new: Path, old: Path) -> None:
             raise
         remove_tree(aside)
     sync_folder(old.parent)
+
+
+def tidy_up_beside(folder: Path) -> None:
+    """Put right what a process that was killed while it replaced `folder` has left beside it."""
+    for aside in folder.parent.glob(f".{folder.name}.replaced-*"):
+        if not is_alive(_owner(aside)):
+            if folder.exists():
+                remove_tree(aside)
+            else:
+                os.replace(aside, folder)
+    for staging in folder.parent.glob(f".{folder.name}.new-*"):
+        if not is_alive(_owner(staging)):
+            remove_tree(staging)
+
+
+def _owner(folder: Path) -> int:
+    """Return the process that made a folder named by `replace_folder` or for it."""
+    number = folder.name.rpartition("-")[2]
+    return int(number) if number.isdigit() else 0
 
 
 @contextmanager

@@ -23,6 +23,28 @@ def die_with_parent(parent: int) -> None:
             os._exit(1)
 
 
+def is_alive(pid: int) -> bool:
+    """Return whether there is a process of this number (True where that cannot be known)."""
+    if pid <= 0 or os.name == "nt":  # there os.kill(pid, 0) would end it
+        return pid > 0
+    try:
+        os.kill(pid, 0)  # asks, sends nothing
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
+
+
+def kill_group(pid: int) -> None:
+    """Kill the process `pid` with all that it has started (it leads a group of its own)."""
+    with suppress(ProcessLookupError, PermissionError):
+        if hasattr(os, "killpg"):
+            os.killpg(pid, signal.SIGKILL)
+        else:
+            os.kill(pid, signal.SIGTERM)
+
+
 def anonymous_bytes(pid: int) -> int:
     """Return the memory that process `pid` holds and nobody can take back: RssAnon.
 

@@ -19,14 +19,8 @@ from typing import Any
 
 import torch
 
-from drupe.checkpoint.tensors import (
-    PICKLES,
-    Checkpoint,
-    CheckpointWriter,
-    TensorSpec,
-    open_checkpoint,
-    tensor_bytes,
-)
+from drupe.checkpoint.tensors import PICKLES, Checkpoint, TensorSpec, open_checkpoint, tensor_bytes
+from drupe.checkpoint.writer import CheckpointWriter
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model

@@ -45,7 +45,7 @@ def _quality(outcome: Outcome, first: Stage, last: Stage) -> str:
     if metric is None or not is_measured(first.scores.get(metric)):
         return ""
     before, after = first.scores[metric], last.scores[metric]
-    rows = f" on {after['count']} phrases" if metric == "accuracy" else ""
+    rows = f" on {after['count']} rows" if metric == "accuracy" else ""
     if metric == "accuracy":
         moved = f"from {percent(before['value'])} to {percent(after['value'])}"
     else:

@@ -26,7 +26,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from drupe.core.process import die_with_parent
+from drupe.core.process import die_with_parent, kill_group
 from drupe.systems.worker import quiet_dependencies, redirect_output, run_step
 
 
@@ -61,7 +61,7 @@ def main() -> None:
         pass  # the client is gone: as at the end of input
     finally:
         for child in children:
-            os.kill(child, signal.SIGKILL)
+            kill_group(child)
             os.waitpid(child, 0)
     os._exit(0)  # tearing down torch and the rest takes seconds, and there is nothing to save
 
@@ -76,7 +76,7 @@ def _serve(request: dict[str, Any], children: set[int], protocol_out: int) -> No
         children.add(child)
         _say(protocol_out, {"started": child})
     elif "kill" in request and request["kill"] in children:
-        os.kill(request["kill"], signal.SIGKILL)
+        kill_group(request["kill"])
 
 
 def _preload(name: str) -> None:
@@ -97,9 +97,12 @@ def _fork(spec: Path, out: Path, protocol_out: int) -> int:
     server = os.getpid()
     child = os.fork()
     if child:
+        with contextlib.suppress(OSError):  # the child does it too: whoever comes first
+            os.setpgid(child, child)
         return child
     status = 1
     try:
+        os.setpgid(0, 0)  # so that what the step starts is killed with it
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         die_with_parent(server)

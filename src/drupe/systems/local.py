@@ -18,7 +18,7 @@ from typing import IO, Any
 from drupe.core.cache import Run
 from drupe.core.errors import StepError
 from drupe.core.files import write_atomic
-from drupe.core.process import anonymous_bytes, death
+from drupe.core.process import anonymous_bytes, death, kill_group
 from drupe.core.step import StepSpec
 
 POLL_SECONDS = 0.05
@@ -254,6 +254,6 @@ class _Fresh:
         return _Ended(self._process.returncode, 0)
 
     def kill(self) -> None:
-        self._process.kill()
+        kill_group(self._process.pid)
         self._process.wait()
         self._log.close()

@@ -64,7 +64,7 @@ def run_step(spec_file: Path, out: Path) -> int:
             started = time.monotonic()
             execute(spec, find, out, job)
             seconds = time.monotonic() - started
-            json.dumps(job.facts)  # a fact that is no JSON is this step's fault, told here
+            json.dumps(job.facts, allow_nan=False)  # what is no JSON is this step's fault
             send({"event": "done", "facts": job.facts, "seconds": seconds})
             return 0
         except DrupeError as fault:
