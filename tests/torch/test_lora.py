@@ -19,7 +19,7 @@ from drupe.core.dataset import Dataset, LoadDataset, TextPreprocess
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model
-from drupe.finetune import lora
+from drupe.finetune import lora, training_checkpoints
 from drupe.finetune.passes import LoRA
 from drupe.finetune.training_args import TrainingArgs
 
@@ -233,7 +233,7 @@ def test_killed_and_resumed_gives_the_bytes_of_an_unbroken_run(
 def test_checkpoints_come_by_the_clock(
     tiny_phi3: Path, phrases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lora, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
+    monkeypatch.setattr(training_checkpoints, "SECONDS_BETWEEN_CHECKPOINTS", 0.0)
     trained(lora_step(phrases), tiny_phi3, tmp_path)
     names = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert names == ["checkpoint-4", "checkpoint-5"]
@@ -247,14 +247,14 @@ def test_a_torn_checkpoint_is_dropped(
     whole, _, _ = trained(step, tiny_phi3, tmp_path)
     torn = tmp_path / "run" / "checkpoints" / "checkpoint-6"
     if harm == "unsigned":
-        (torn / lora.MANIFEST).unlink()
+        (torn / training_checkpoints.MANIFEST).unlink()
     elif harm == "short file":
         with (torn / "optimizer.pt").open("rb+") as file:
             file.truncate(100)
     elif harm == "lost file":
         (torn / "rng_state.pth").unlink()
     else:
-        (torn / lora.MANIFEST).write_text('{"optim')
+        (torn / training_checkpoints.MANIFEST).write_text('{"optim')
     before = adapter_bytes(whole)
     again, job, _ = trained(step, tiny_phi3, tmp_path)
     assert job.facts["resumed_from"] == 3
@@ -262,7 +262,7 @@ def test_a_torn_checkpoint_is_dropped(
 
 
 def test_without_checkpoints_it_begins_anew(tmp_path: Path) -> None:
-    assert lora.last_whole_checkpoint(tmp_path / "absent") is None
+    assert training_checkpoints.last_whole_checkpoint(tmp_path / "absent") is None
 
 
 # What is told and refused

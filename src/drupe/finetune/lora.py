@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,13 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEF
 from drupe.checkpoint.load import load_causal_lm, load_tokenizer, tell_about_code
 from drupe.core.dataset import Dataset, Part
 from drupe.core.errors import DrupeError, nearest
-from drupe.core.files import files_below, remove_tree, sync_file, write_atomic
+from drupe.core.files import write_atomic
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.data import corpus, load
 from drupe.finetune.passes import LoRA
 from drupe.finetune.training_args import TrainingArgs
+from drupe.finetune.training_checkpoints import Checkpoints, last_whole_checkpoint
 
 WHERE = "LoRA"
 MANIFEST = "complete.json"
@@ -84,7 +84,7 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
         eval_dataset=evals or None,
         processing_class=tokenizer,
         data_collator=corpus.padding(tokenizer, train_data.pre_process_data_config),
-        callbacks=[_Voice(job), _Checkpoints(step.training_args.save_steps)],
+        callbacks=[_Voice(job), Checkpoints(step.training_args.save_steps)],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     _tell_about_lengths(step, len(trains), has_evals=bool(evals), job=job)
@@ -236,7 +236,7 @@ def training_arguments(
     if fields.pop("save_steps"):
         fields |= {"save_strategy": "steps", "save_steps": step.training_args.save_steps}
     else:
-        fields["save_strategy"] = "no"  # _Checkpoints asks for one now and then
+        fields["save_strategy"] = "no"  # Checkpoints asks for one now and then
     on_gpu = torch.cuda.is_available()
     return transformers.TrainingArguments(
         **fields,
@@ -305,61 +305,6 @@ class _Voice(transformers.TrainerCallback):  # type: ignore[misc]
                     "Lower learning_rate, or set torch_dtype to float32.",
                 )
         self._loss = logs.get("loss", self._loss)
-
-
-class _Checkpoints(transformers.TrainerCallback):  # type: ignore[misc]
-    """Ask for a checkpoint now and then, and sign it when all its files are there."""
-
-    def __init__(self, steps: int | None) -> None:
-        self._by_time = steps is None
-        self._last = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        waited = time.monotonic() - self._last
-        is_last = state.global_step >= state.max_steps
-        if self._by_time and waited >= SECONDS_BETWEEN_CHECKPOINTS and not is_last:
-            control.should_save = True
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        sign(Path(args.output_dir) / f"checkpoint-{state.global_step}")
-        self._last = time.monotonic()
-
-
-def sign(checkpoint: Path) -> None:
-    """Write the manifest, the last file of a checkpoint: {file: size in bytes}."""
-    for file in files_below(checkpoint):
-        sync_file(file)
-    write_atomic(checkpoint / MANIFEST, json.dumps(_sizes(checkpoint)).encode())
-
-
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint to go on from; delete those that a kill has left torn.
-
-    The Trainer writes checkpoints in place, and would go on from a torn one.
-    """
-    whole = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        if _is_whole(checkpoint):
-            whole.append(checkpoint)
-        else:
-            remove_tree(checkpoint)
-    return max(whole, key=lambda path: int(path.name.rpartition("-")[2]), default=None)
-
-
-def _is_whole(checkpoint: Path) -> bool:
-    try:
-        manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(manifest == _sizes(checkpoint))
-
-
-def _sizes(checkpoint: Path) -> dict[str, int]:
-    return {
-        file.relative_to(checkpoint).as_posix(): file.stat().st_size
-        for file in files_below(checkpoint)
-        if file.name != MANIFEST
-    }
 
 
 def _points(history: list[dict[str, float]], name: str) -> list[list[float]]:
