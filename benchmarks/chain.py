@@ -46,7 +46,7 @@ def make_model(folder: Path) -> int:
     torch.manual_seed(0)
     config = transformers.Phi3Config(
         vocab_size=1540, hidden_size=320, intermediate_size=896, num_hidden_layers=4,
-        num_attention_heads=8, num_key_value_heads=8, max_position_embeddings=512,
+        num_attention_heads=10, num_key_value_heads=10, max_position_embeddings=512,
         original_max_position_embeddings=512, bos_token_id=0, eos_token_id=0, pad_token_id=1,
     )  # fmt: skip
     model = transformers.Phi3ForCausalLM(config).to(torch.bfloat16)

@@ -8,14 +8,14 @@ OUTPUT/config.lock.json                the config as it was read, and what pins 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
 
 import drupe
-from drupe.core.cache import deliver, folder_in_place_of
 from drupe.core.errors import Refused
-from drupe.core.files import files_below, write_atomic
+from drupe.core.files import files_below, folder_in_place_of, link_or_copy, write_atomic
 from drupe.core.operation import installed_version
 from drupe.outcome import Outcome
 from drupe.plan import Plan
@@ -23,6 +23,7 @@ from drupe.report.card import model_card
 from drupe.report.verdict import verdict
 
 FORMAT = 1
+LINK_FROM_BYTES = 16 * 2**20
 REPORT, LOCK = "report.json", "config.lock.json"
 
 
@@ -62,6 +63,20 @@ def write_output(outcome: Outcome) -> None:
             deliver(outcome.final.model.path, staging)
             write_atomic(staging / "README.md", model_card(outcome).encode())
     _write(folder / REPORT, report(outcome))
+
+
+def deliver(source: Path, destination: Path) -> None:
+    """Copy a result's files below `destination`; large ones are linked and stay read-only.
+
+    Small files (configs, tokenizers) are what people edit: those are copies of their own.
+    """
+    for file in files_below(source):
+        target = destination / file.relative_to(source)
+        if file.stat().st_size >= LINK_FROM_BYTES:
+            link_or_copy(file, target)
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, target)
 
 
 def _is_delivered(outcome: Outcome) -> bool:

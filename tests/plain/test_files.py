@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from drupe.core import files
-from drupe.core.cache import deliver, folder_in_place_of
 from drupe.core.errors import DrupeError
 from drupe.core.files import (
     files_below,
+    folder_in_place_of,
     link_or_copy,
     locked,
     make_read_only,
@@ -22,6 +22,7 @@ from drupe.core.files import (
     replace_folder,
     write_atomic,
 )
+from drupe.output import deliver
 
 
 def listed(folder: Path) -> list[str]:
@@ -130,7 +131,7 @@ def test_a_folder_that_fails_takes_no_place(tmp_path: Path) -> None:
 
 
 def test_deliver_copies_what_people_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("drupe.core.cache.LINK_FROM_BYTES", 5)
+    monkeypatch.setattr("drupe.output.LINK_FROM_BYTES", 5)
     write_atomic(tmp_path / "result" / "sub" / "large", b"12345")
     write_atomic(tmp_path / "result" / "small", b"1234")
     for file in files_below(tmp_path / "result"):
@@ -182,3 +183,23 @@ def test_a_lock_excludes_another_process_and_ends_with_it(tmp_path: Path) -> Non
     waiting.communicate()
     with locked(lock):
         pass
+
+
+def test_what_a_killed_replacement_left_is_put_right(tmp_path: Path) -> None:
+    """A folder that was moved aside comes back if nothing took its place; staging goes."""
+    nobody = 2**22 + 1  # above the kernel's largest process number
+    (tmp_path / f".place.replaced-{nobody}").mkdir()
+    (tmp_path / f".place.replaced-{nobody}" / "old.txt").write_text("old")
+    (tmp_path / f".place.new-{nobody}").mkdir()
+    with pytest.raises(ZeroDivisionError, match="division"), folder_in_place_of(tmp_path / "place"):
+        raise ZeroDivisionError("division by zero")
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+    assert (tmp_path / "place" / "old.txt").read_text() == "old"
+
+
+def test_a_link_to_a_folder_is_refused(tmp_path: Path) -> None:
+    """Its files would be left out of whatever is made of the list."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real", target_is_directory=True)
+    with pytest.raises(DrupeError, match="is a link to the folder .*real, whose files would be"):
+        files_below(tmp_path)

@@ -23,8 +23,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,6 @@ from drupe.core.files import (
     replace_folder,
     sync_file,
     sync_folder,
-    tidy_up_beside,
     write_atomic,
 )
 from drupe.core.model import Model
@@ -262,34 +260,3 @@ class Cache:
         make_read_only(blob)
         sync_folder(blob.parent)
         return digest
-
-
-LINK_FROM_BYTES = 16 * 2**20
-
-
-@contextmanager
-def folder_in_place_of(destination: Path) -> Iterator[Path]:
-    """Yield an empty sibling of `destination` that takes its place when all went well."""
-    tidy_up_beside(destination)
-    staging = destination.with_name(f".{destination.name}.new-{os.getpid()}")
-    remove_tree(staging)
-    staging.mkdir(parents=True)
-    try:
-        yield staging
-        replace_folder(staging, destination)
-    finally:
-        remove_tree(staging)
-
-
-def deliver(source: Path, destination: Path) -> None:
-    """Copy a result's files below `destination`; large ones are linked and stay read-only.
-
-    Small files (configs, tokenizers) are what people edit: those are copies of their own.
-    """
-    for file in files_below(source):
-        target = destination / file.relative_to(source)
-        if file.stat().st_size >= LINK_FROM_BYTES:
-            link_or_copy(file, target)
-        else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)

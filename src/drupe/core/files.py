@@ -127,6 +127,20 @@ def replace_folder(new: Path, old: Path) -> None:
     sync_folder(old.parent)
 
 
+@contextmanager
+def folder_in_place_of(destination: Path) -> Iterator[Path]:
+    """Yield an empty sibling of `destination` that takes its place when all went well."""
+    tidy_up_beside(destination)
+    staging = destination.with_name(f".{destination.name}.new-{os.getpid()}")
+    remove_tree(staging)
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        replace_folder(staging, destination)
+    finally:
+        remove_tree(staging)
+
+
 def tidy_up_beside(folder: Path) -> None:
     """Put right what a process that was killed while it replaced `folder` has left beside it."""
     for aside in folder.parent.glob(f".{folder.name}.replaced-*"):
