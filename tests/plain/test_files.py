@@ -201,5 +201,5 @@ def test_a_link_to_a_folder_is_refused(tmp_path: Path) -> None:
     """Its files would be left out of whatever is made of the list."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real", target_is_directory=True)
-    with pytest.raises(DrupeError, match="is a link to the folder .*real, whose files would be"):
+    with pytest.raises(DrupeError, match=r"is a link to the folder .*real, whose files would be"):
         files_below(tmp_path)
