@@ -328,17 +328,34 @@ def test_a_loss_that_is_no_number_stops_the_training(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU trains in float16")
-def test_a_small_model_computes_in_float32_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_bfloat16_where_the_hardware_computes_in_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(lora, "cpu_computes_bfloat16", lambda: True)
-    assert lora.computing_type("auto", lora.SMALL_MODEL_BYTES) == torch.bfloat16
-    assert lora.computing_type("auto", lora.SMALL_MODEL_BYTES - 1) == torch.float32
-    assert lora.computing_type("bfloat16", 0) == torch.bfloat16
+    assert lora.computing_type("auto") == torch.bfloat16
+    monkeypatch.setattr(lora, "cpu_computes_bfloat16", lambda: False)
+    assert lora.computing_type("auto") == torch.float32
+    assert lora.computing_type("bfloat16") == torch.bfloat16
+
+
+def test_a_training_that_came_apart_is_refused(tmp_path: Path) -> None:
+    words = "come apart: the loss was 4 at the first step and is 7.34 at the last"
+    with pytest.raises(DrupeError, match=words) as told:
+        lora._check_losses([4.0, 5.0, 7.34], Job(tmp_path))
+    assert told.value.remedy == "Lower learning_rate."
+
+
+def test_a_loss_that_did_not_fall_is_told(phrases: Path, tmp_path: Path, tiny_phi3: Path) -> None:
+    training = {"learning_rate": 1e3, "max_steps": 8, "max_grad_norm": 0.0}
+    _, _, events = trained(lora_step(phrases, training), tiny_phi3, tmp_path)
+    warnings = [event["text"] for event in events if event["event"] == "warning"]
+    assert any("has learnt nothing of use: the loss was" in text for text in warnings)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU trains in float16")
 def test_float16_is_refused_on_a_cpu() -> None:
     with pytest.raises(DrupeError, match="is float16, in which a CPU cannot train"):
-        lora.computing_type("float16", 0)
+        lora.computing_type("float16")
 
 
 @pytest.mark.parametrize(

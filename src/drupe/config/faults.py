@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from drupe.config.source import Map, Origin, origin_of
-from drupe.core.errors import Fault, nearest
+from drupe.config.olive import DATA_NAMES, PASS_NAMES, TRAINING_NAMES
+from drupe.config.source import Items, Map, Origin, origin_of
+from drupe.core.dataset import Part
+from drupe.core.errors import Fault, closest
+from drupe.core.target import Target
 
 Place = tuple[str | int, ...]
+OLD_NAMES = PASS_NAMES | DATA_NAMES | TRAINING_NAMES
+# Fields of these types are no user's: the target is chosen by the engine, the part by the plan.
+FILLED_IN = {
+    Target: "Name a system in engine.target, or run with --target.",
+    Part: 'Write "eval_dataset_size" in the pass, which holds rows out.',
+}
 
 
 def faults_of(
@@ -19,15 +29,41 @@ def faults_of(
     """Return a fault for each error of validating the entry of `root` at `place`."""
     faults = []
     for found in error.errors(include_url=False):
-        location = tuple(step for step in found["loc"] if _is_written(step))
+        location = _written(root, place, found["loc"], missing=found["type"] == "missing")
         origin = origin_of(root, (*place, *location))
         faults.append(_fault(found, schema, file, origin, location))
     return faults
 
 
-def _is_written(step: str | int) -> bool:
-    """Return False for the steps that pydantic adds for tagged unions and validators."""
-    return isinstance(step, int) or not (step.endswith("Config") and step[:1].isupper())
+def filled_in(
+    value: Any, schema: type[BaseModel] | None, place: Place
+) -> Iterator[tuple[Place, str]]:
+    """Yield the place and the remedy of each written field that is filled in, not written."""
+    if not isinstance(value, Map) or schema is None:
+        return
+    for name, inner in value.items():
+        found = _schema_at(schema, (name,))
+        if found in FILLED_IN:
+            yield (*place, name), FILLED_IN[found]
+        else:
+            yield from filled_in(inner, found, (*place, name))
+
+
+def _written(root: Map, place: Place, location: Place, *, missing: bool) -> Place:
+    """Return `location` without the steps that pydantic adds for unions and validators."""
+    value: Any = root
+    for step in place:
+        value = value[step]
+    kept: list[str | int] = []
+    for index, step in enumerate(location):
+        there = (isinstance(value, Map) and step in value) or (
+            isinstance(value, Items) and isinstance(step, int) and step < len(value)
+        )
+        if there:
+            value = value[step]
+        if there or (missing and index == len(location) - 1):
+            kept.append(step)
+    return tuple(kept)
 
 
 def _fault(
@@ -35,24 +71,36 @@ def _fault(
 ) -> Fault:
     name = str(location[-1]) if location else ""
     parent = _schema_at(schema, location[:-1])
-    known = list(parent.model_fields) if parent else []
+    known = _writable(parent) if parent else []
+    where = f"{file}:{origin.line}"
     if found["type"] == "missing":
-        return Fault(
-            f"{file}:{origin.line}",
-            f"{_path(origin, location)} is missing",
-            f'Add "{name}".{_description(parent, name)}',
-        )
+        remedy = f'Add "{name}".{_description(parent, name)}'
+        return Fault(where, f"{_path(origin, location)} is missing", remedy)
     if found["type"] == "extra_forbidden":
         return Fault(
-            f"{file}:{origin.line}",
-            f"{origin.path} is unknown{nearest(name, known)}",
+            where,
+            f"{origin.path} is unknown{_nearest_field(name, known)}",
             f"Known here: {', '.join(known)}.",
         )
     return Fault(
-        f"{file}:{origin.line}",
+        where,
         f"{origin.path}: {_lowered(found['msg'])} (found {_short(found['input'])})",
         f"Change the value.{_description(parent, name)}",
     )
+
+
+def _writable(schema: type[BaseModel]) -> list[str]:
+    fields = schema.model_fields.items()
+    return [name for name, field in fields if _schema_in(field.annotation) not in FILLED_IN]
+
+
+def _nearest_field(name: str, known: list[str]) -> str:
+    """Return the words for the nearest field, under its name of today or an older one."""
+    old = {older: new for older, new in OLD_NAMES.items() if new in known}
+    match = closest(name, [*known, *old])
+    if match in old:
+        return f'; did you mean "{old[match]}" (formerly "{match}")?'
+    return f'; did you mean "{match}"?' if match else ""
 
 
 def _path(origin: Origin, location: Place) -> str:

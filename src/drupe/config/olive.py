@@ -19,6 +19,7 @@ changed in one `Note`. The numbers N1-N16 are those of the table in docs/olive.m
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -29,12 +30,15 @@ from drupe.core.target import PROVIDERS
 
 @dataclass(frozen=True)
 class Note:
-    """What a rule did, for the user: one line."""
+    """What a rule did, for the user: one line.
+
+    A "fault" is what no rule can decide: the config says two things at once.
+    """
 
     rule: str
     line: int
     text: str
-    level: Literal["note", "warning"] = "note"
+    level: Literal["note", "warning", "fault"] = "note"
 
 
 Rule = Callable[[Map], Iterator[Note]]
@@ -56,10 +60,7 @@ def flat_components(config: Map) -> Iterator[Note]:
         if isinstance(owner, Map) and isinstance(owner.get("config"), Map):
             nested = owner["config"]
             owner.drop("config")
-            for key in list(nested):
-                nested.move(key, owner)
-    return
-    yield
+            yield from _move_all("N11", nested, owner)
 
 
 def data_configs_as_list(config: Map) -> Iterator[Note]:
@@ -84,8 +85,7 @@ def flat_params(config: Map) -> Iterator[Note]:
             params = component.get("params")
             if isinstance(params, Map):
                 origin = component.drop("params")
-                for key in list(params):
-                    params.move(key, component)
+                yield from _move_all("N2", params, component)
                 yield Note("N2", origin.line, f"{origin.path} is read as the component's own keys")
 
 
@@ -105,10 +105,10 @@ def hugging_face_model(config: Map) -> Iterator[Note]:
     for key in list(described):
         new = names.get(key, key)
         # A local or registry model_path outweighs model_name, which then names the tokenizer.
-        if new in model:
+        if key == "model_name" and new in model:
             described.drop(key)
         else:
-            described.move(key, model, new)
+            yield from _move("N4", described, key, model, new)
     if str(model.get("type", "")).lower() == "pytorchmodel":
         model.put("type", "HfModel", model.origins["type"])
     yield Note("N4", origin.line, f"{origin.path} is read as an HfModel")
@@ -270,6 +270,33 @@ RULES: tuple[Rule, ...] = (
     training_arguments,
     no_search,
 )
+
+
+def _move_all(rule: str, source: Map, to: Map) -> Iterator[Note]:
+    for key in list(source):
+        yield from _move(rule, source, key, to, key)
+
+
+def _move(rule: str, source: Map, key: str, to: Map, new: str) -> Iterator[Note]:
+    """Move an entry to where one may stand already: objects become one, other values clash."""
+    if new not in to:
+        source.move(key, to, new)
+        return
+    value, known = source[key], to[new]
+    if isinstance(value, Map) and isinstance(known, Map):
+        yield from _move_all(rule, value, known)
+    elif value != known:
+        text = (
+            f"{source.origins[key].path} is {_short(value)}, but {to.origins[new].path} in line "
+            f"{to.origins[new].line} is {_short(known)}"
+        )
+        yield Note(rule, source.origins[key].line, text, "fault")
+    source.drop(key)
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _maps(values: Any) -> list[Map]:

@@ -41,7 +41,7 @@ class InputModel(Section):
     """A local folder (relative to the config's), or a name on the Hub."""
     adapter_path: str | None = None
     """Folder of a PEFT adapter of that model."""
-    task: str = "text-generation"
+    task: Literal["text-generation", "text-generation-with-past"] = "text-generation"
     load_kwargs: LoadArguments = LoadArguments()
 
 
@@ -83,7 +83,10 @@ class AzureMLConfig(Section):
     tags: dict[str, str] = {}
 
 
-SystemConfig = Annotated[LocalSystemConfig | AzureMLConfig, Field(discriminator="type")]
+SYSTEM_TYPES: dict[str, type[LocalSystemConfig | AzureMLConfig]] = {
+    "LocalSystem": LocalSystemConfig,
+    "AzureML": AzureMLConfig,
+}
 
 
 class EngineConfig(Section):

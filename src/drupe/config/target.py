@@ -30,15 +30,18 @@ def findings(engine: EngineConfig, systems: Systems, system: str | None) -> Iter
         )
     provider = _configured_provider(engine, systems)
     if provider not in PROVIDERS:
-        what = f"{provider} is not supported{nearest(provider, PROVIDERS)}"
-        yield ("engine", "target"), what, f"Known: {', '.join(PROVIDERS)}."
+        owner = _owner(engine, systems)
+        offering = owner is not None and systems[owner].accelerators
+        place = ("systems", str(owner)) if offering else ("engine", "execution_providers")
+        what = f"asks for {provider}, which is not supported{nearest(provider, PROVIDERS)}"
+        yield place, what, f"Known: {', '.join(PROVIDERS)}."
 
 
 def choose(engine: EngineConfig, systems: Systems, target: str | None) -> Target:
     """Return the target that is asked for, or that the config names, or the CPU.
 
     target: a provider by its short or long name; without it the first provider of the system
-    that `engine.target` names.
+    that `engine.target` names, else `engine.host`, else of the only system that there is.
 
     Raises Refused for an unknown `target`.
     """
@@ -50,10 +53,7 @@ def choose(engine: EngineConfig, systems: Systems, target: str | None) -> Target
 
 def notes(engine: EngineConfig, systems: Systems) -> Iterator[str]:
     """Yield what the user may not expect of the choice."""
-    owner = systems.get(engine.target or "")
-    if owner is None:
-        return
-    offered = [name for each in owner.accelerators for name in each.execution_providers or ()]
+    offered = _offered(engine, systems)
     if len(offered) > 1:
         yield (
             f"the model is made for {offered[0]} alone; for {', '.join(offered[1:])} run again "
@@ -62,17 +62,30 @@ def notes(engine: EngineConfig, systems: Systems) -> Iterator[str]:
 
 
 def _configured_provider(engine: EngineConfig, systems: Systems) -> str:
-    owner = systems.get(engine.target or "")
-    if owner is not None and owner.accelerators:
-        return _provider_of(owner.accelerators[0])
-    return (engine.execution_providers or ["CPUExecutionProvider"])[0]
+    return next(iter(_offered(engine, systems)), "CPUExecutionProvider")
 
 
-def _provider_of(accelerator: Accelerator) -> str:
+def _owner(engine: EngineConfig, systems: Systems) -> str | None:
+    """Return the system whose accelerators the model is made for; None: none is named."""
+    named = engine.target or engine.host
+    if named is None and len(systems) == 1:
+        return next(iter(systems))
+    return named if named in systems else None
+
+
+def _offered(engine: EngineConfig, systems: Systems) -> list[str]:
+    """Return the providers that the config offers, each once, the first being the one chosen."""
+    owner = _owner(engine, systems)
+    accelerators = systems[owner].accelerators if owner is not None else []
+    offered = [name for each in accelerators for name in _providers_of(each)]
+    return list(dict.fromkeys(offered or engine.execution_providers or ()))
+
+
+def _providers_of(accelerator: Accelerator) -> list[str]:
     if accelerator.execution_providers:
-        return accelerator.execution_providers[0]
+        return accelerator.execution_providers
     fitting = (name for name, (device, _) in PROVIDERS.items() if device == accelerator.device)
-    return next(fitting, f"a provider for {accelerator.device}")
+    return [next(fitting, f"a provider for {accelerator.device}")]
 
 
 def _named(target: str) -> str:

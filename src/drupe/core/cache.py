@@ -50,6 +50,7 @@ from drupe.core.files import (
 from drupe.core.model import Model
 
 FORMAT = 1
+WAITING = "Another process works on this step: waiting for its result."
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ class Cache:
         found = None if force else self.find(key, kind, parents, base)
         if found:
             return found
-        with locked(self.folder / "locks" / key):
+        with locked(self.folder / "locks" / key, lambda: self._warn(WAITING)):
             found = None if force else self.find(key, kind, parents, base)
             if found:
                 return found

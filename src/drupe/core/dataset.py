@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from drupe.core.declared import Declared
+from drupe.core.effects import Idle
 
 
 def _one_or_more(value: Any) -> Any:
@@ -76,16 +77,39 @@ class TextPreprocess(Declared):
 
     @model_validator(mode="after")
     def _fits_together(self) -> TextPreprocess:
-        if self.drop_short_sequences and self.pad_to_max_len:
+        by_line = self.strategy == "line-by-line"
+        if by_line and self.drop_short_sequences and self.pad_to_max_len:
             raise ValueError(
                 "drop_short_sequences and pad_to_max_len exclude each other: set one to false"
             )
-        if self.strategy == "line-by-line" and not self.use_attention_mask and self.pad_to_max_len:
+        if by_line and not self.use_attention_mask and self.pad_to_max_len:
             raise ValueError(
                 "padding without an attention mask trains on padding: set use_attention_mask to "
                 "true or pad_to_max_len to false"
             )
         return self
+
+    def without_effect(self) -> list[Idle]:
+        """Return what the other strategy would have honoured."""
+        idle = []
+        if self.strategy == "join":
+            # false says what join does anyway
+            idle = [
+                Idle((name,), 'has no effect under the strategy "join", whose blocks are all full')
+                for name in ("pad_to_max_len", "drop_short_sequences")
+                if name in self.model_fields_set and getattr(self, name)
+            ]
+        elif self.joiner is not None:
+            idle = [Idle(("joiner",), 'has no effect under "line-by-line": nothing is joined')]
+        return idle
+
+    def key_form(self, digest: Callable[[Path], str]) -> Any:
+        """Return the key form without what changes no result."""
+        form = super().key_form(digest)
+        del form["processing_batch_size"]
+        if self.text_template is not None:
+            del form["text_cols"]
+        return form
 
 
 class Part(Declared):
@@ -110,5 +134,5 @@ class Dataset(Declared):
     def key_form(self, digest: Callable[[Path], str]) -> Any:
         """Return the key form without the name, which changes no result."""
         form = super().key_form(digest)
-        del form["name"], form["type"], form["pre_process_data_config"]["processing_batch_size"]
+        del form["name"], form["type"]
         return form

@@ -81,5 +81,12 @@ class Interrupted(DrupeError):  # noqa: N818
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `; did you mean "X"?` for the closest known name, or an empty string."""
-    match = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f'; did you mean "{match[0]}"?' if match else ""
+    match = closest(name, known)
+    return f'; did you mean "{match}"?' if match else ""
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that `name` is most like, upper and lower case being one, or None."""
+    folded = {each.casefold(): each for each in known}
+    match = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    return folded[match[0]] if match else None

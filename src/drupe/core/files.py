@@ -9,11 +9,11 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from drupe.core.errors import DrupeError
+from drupe.core.errors import DrupeError, Refused
 from drupe.core.process import is_alive
 
 try:
@@ -32,13 +32,31 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
+        Path(name).chmod(0o666 & ~_umask())
         os.replace(name, path)
     except BaseException:
         with suppress(FileNotFoundError):
             Path(name).unlink()
         raise
     sync_folder(path.parent)
+
+
+def _umask() -> int:
+    """Return what new files may not be; it cannot be asked for without setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def check_writable(folder: Path, where: str) -> None:
+    """Raise Refused unless `folder` can be written to, or can be made; creates nothing."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise Refused(where, f"is {folder}, but {place} is a file", "Name another folder.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise Refused(where, f"is {folder}, but {place} cannot be written to", "Name another folder.")
 
 
 def sync_file(path: Path) -> None:
@@ -161,15 +179,20 @@ def _owner(folder: Path) -> int:
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Hold an exclusive lock on the file `path` (made when absent), waiting for it.
 
-    The lock goes with the process, so a killed one leaves none behind.
+    `waits` is called when another process holds it. The lock goes with the process, so a killed
+    one leaves none behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
         if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waits()
+                fcntl.flock(file, fcntl.LOCK_EX)
             yield
         else:
             file.seek(0)

@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-Item = TypeVar("Item")
 EVENT_SECONDS = 0.1
 
 
@@ -46,13 +45,6 @@ class Job:
         self.send(
             {"event": "progress", "what": what, "done": done, "total": total, "unit": unit, **also}
         )
-
-    def track(self, items: Iterable[Item], what: str, total: int, unit: str) -> Iterator[Item]:
-        """Yield `items` one by one, telling the progress."""
-        for count, item in enumerate(items):
-            self.progress(what, count, total, unit)
-            yield item
-        self.progress(what, total, total, unit)
 
     def note(self, text: str) -> None:
         """Tell the user one line."""

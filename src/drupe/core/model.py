@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from drupe.core.errors import DrupeError
+from drupe.core.errors import Refused
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,16 @@ KINDS: dict[str, Kind] = {
     "files": Kind("folder of files", ("*",)),
     "score": Kind("measured score", ("score.json",)),
 }
+
+# What of a checkpoint's folder is the model, as paths in it: what is downloaded, what its digest
+# is made of, and more than what is delivered with a merged model. Caches and pictures are not,
+# and never a pickle, whatever its name.
+MODEL_FILES = (
+    *("*.json", "*.safetensors", "*.model", "*.spm", "*.tiktoken", "*.txt", "*.jinja", "*.py"),
+    *("vocab.*", "tokenizer*", "LICENSE*", "NOTICE*"),
+)
+MORE_TEMPLATES = "additional_chat_templates"
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 
 
 @dataclass(frozen=True)
@@ -66,11 +77,23 @@ def missing_files(kind: str, folder: Path) -> list[str]:
 
 
 def check_kind(kind: str, folder: Path) -> None:
-    """Raise DrupeError unless `folder` holds what its kind needs."""
+    """Raise Refused unless `folder` holds what its kind needs."""
     missing = missing_files(kind, folder)
     if missing:
-        raise DrupeError(
+        raise Refused(
             str(folder),
             f"is not a {KINDS[kind].meaning} ({kind}): it lacks {', '.join(missing)}",
             "Give the folder that holds the model itself.",
         )
+
+
+def model_files(folder: Path) -> list[Path]:
+    """Return the files of a checkpoint's or an adapter's folder that are the model, sorted."""
+    found = [path for path in folder.iterdir() if _is_model_file(path.name)]
+    found += (folder / MORE_TEMPLATES).glob("*.jinja")
+    return sorted(path for path in found if path.is_file())
+
+
+def _is_model_file(name: str) -> bool:
+    wanted = any(fnmatch.fnmatchcase(name, pattern) for pattern in MODEL_FILES)
+    return wanted and not name.endswith(PICKLES)

@@ -20,7 +20,6 @@ from typing import Any, ClassVar
 from drupe.core.declared import Declared
 from drupe.core.digest import identity, value_digest
 from drupe.core.errors import ContractError, Refused
-from drupe.core.files import files_below
 from drupe.core.job import Job
 from drupe.core.model import KINDS, Model, missing_files
 from drupe.core.target import Target
@@ -165,6 +164,12 @@ def installed_version(distribution: str) -> str | None:
 
 
 def _marks(folder: Path) -> dict[str, str]:
+    """Return what tells that a step's input was left alone.
+
+    Links are followed wherever they lead: a checkpoint of the Hub consists of them.
+    """
     return {
-        file.relative_to(folder).as_posix(): identity(file.stat()) for file in files_below(folder)
+        file.relative_to(folder).as_posix(): identity(file.stat())
+        for file in folder.rglob("*")
+        if file.is_file()
     }

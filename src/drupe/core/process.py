@@ -61,18 +61,13 @@ def anonymous_bytes(pid: int) -> int:
     return 0
 
 
-def peak_anonymous_available() -> bool:
-    """Return whether `anonymous_bytes` tells anything on this system."""
-    return anonymous_bytes(os.getpid()) > 0
-
-
 def death(status: int) -> str:
     """Return in words how a process ended that left the wait status `exit code or -signal`."""
     if status >= 0:
         return f"ended with exit code {status}"
     name = signal.Signals(-status).name
     meanings = {
-        "SIGKILL": "was killed (SIGKILL), most likely because the machine ran out of memory",
+        "SIGKILL": "was killed (SIGKILL): by hand, or because the machine ran out of memory",
         "SIGSEGV": "crashed (SIGSEGV, a fault in a native library)",
         "SIGABRT": "was aborted (SIGABRT, a fault in a native library)",
         "SIGBUS": "crashed (SIGBUS, a file was cut short or the disk is full)",

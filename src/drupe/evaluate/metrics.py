@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
 from drupe.core.dataset import Dataset, Names
+from drupe.core.effects import Idle
 from drupe.core.operation import Metric
 from drupe.core.target import Target
 
@@ -17,42 +24,67 @@ SCORING_PRELOAD = (
 JUDGED = ("hf", "hf-adapter", "onnx-genai")
 
 
-class Accuracy(Metric):
+class RowsMetric(Metric):
+    """What the metrics below share: they read rows of data, each by itself.
+
+    reads: what of `pre_process_data_config` decides the score; blocks of tokens do not.
+    """
+
+    reads: ClassVar[tuple[str, ...]] = ("text_template", "text_cols", "add_special_tokens")
+
+    data_config: Dataset
+    target: Target
+
+    def key_form(self, digest: Callable[[Path], str]) -> Any:
+        """Return the key form without what is about samples for training."""
+        form = super().key_form(digest)
+        fields = form["data_config"]["pre_process_data_config"]
+        form["data_config"]["pre_process_data_config"] = {
+            name: value for name, value in fields.items() if name in self.reads
+        }
+        return form
+
+    def without_effect(self) -> list[Idle]:
+        """Return the limit of samples, where rows are measured."""
+        if self.data_config.pre_process_data_config.max_samples is None:
+            return []
+        name = "max_samples" if "max_samples" in type(self).model_fields else "count"
+        why = f"has no effect on {type(self).__name__}, which reads rows: write {name} beside it"
+        return [Idle(("data_config", "pre_process_data_config", "max_samples"), why)]
+
+
+class Accuracy(RowsMetric):
     """How often the right answer is the likeliest of the choices, by log-probability.
 
     The prompt is the data's `text_template` up to the last column, the answer is that column.
     """
 
     takes = JUDGED
-    libraries = ("torch", "transformers", "peft", "onnxruntime")
+    libraries = ("torch", "transformers", "tokenizers", "peft", "datasets", "onnxruntime")
     extra = "cpu"
     preload = SCORING_PRELOAD
     work = "drupe.evaluate.accuracy:measure"
 
-    data_config: Dataset
-    target: Target
     label_col: str | None = None
     """The column with the answer; None: the last one that the template names."""
     choices: Names | None = None
     """The answers to choose from; None: those that the data shows."""
-    max_samples: int | None = None
+    max_samples: int | None = Field(default=None, ge=1)
 
 
-class Perplexity(Metric):
+class Perplexity(RowsMetric):
     """exp of the mean negative log-likelihood a token, each row of the data by itself."""
 
     takes = JUDGED
-    libraries = ("torch", "transformers", "peft", "onnxruntime")
+    libraries = ("torch", "transformers", "tokenizers", "peft", "datasets", "onnxruntime")
     extra = "cpu"
     preload = SCORING_PRELOAD
     work = "drupe.evaluate.perplexity:measure"
 
-    data_config: Dataset
-    target: Target
-    max_samples: int | None = None
+    max_samples: int | None = Field(default=None, ge=1)
 
 
-class Answers(Metric):
+class Answers(RowsMetric):
     """Let the exported model answer the first prompts, by ONNX Runtime GenAI as it is deployed."""
 
     takes = ("onnx-genai",)
@@ -60,8 +92,7 @@ class Answers(Metric):
     extra = "cpu"
     preload = ("datasets",)
     work = "drupe.evaluate.answers:answer"
+    reads = ("text_template",)
 
-    data_config: Dataset
-    target: Target
-    count: int = 3
+    count: int = Field(default=3, ge=1)
     """How many prompts."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from drupe.core.effects import Idle
 from drupe.core.errors import Refused
 from drupe.core.operation import Metric, Pass
 from drupe.core.target import Target
@@ -70,6 +71,16 @@ class ExportGenAI(Pass):
                 f"Choose one of {', '.join(loadable)}.",
             )
         return super().refusal(kind, target)
+
+    def without_effect(self) -> list[Idle]:
+        """Return the options of blocks of weights, where the weights are in no blocks."""
+        if self.precision in ("int4", "int8"):
+            return []
+        return [
+            Idle((name,), f"has no effect in {self.precision}: it is about int4 and int8")
+            for name in ("int4_block_size", "int4_accuracy_level")
+            if name in self.model_fields_set
+        ]
 
 
 class ExportProof(Metric):

@@ -24,7 +24,7 @@ class LoRA(Pass):
     """Train a low-rank adapter: W + (alpha / r) * B A (Hu et al. 2021, arXiv:2106.09685, 4.1)."""
 
     takes, gives = ("hf",), "hf-adapter"
-    libraries = ("torch", "transformers", "peft", "accelerate", "datasets")
+    libraries = ("torch", "transformers", "tokenizers", "peft", "accelerate", "datasets")
     extra = "finetune"
     preload = TRAINING_PRELOAD
     work = "drupe.finetune.lora:train"
@@ -71,7 +71,7 @@ class MergeProof(Metric):
     """
 
     takes, compares = ("hf",), True
-    libraries = ("torch", "transformers", "peft")
+    libraries = ("torch", "transformers", "peft", "accelerate", "safetensors")
     extra = "finetune"
     preload = TRAINING_PRELOAD
     work = "drupe.finetune.merge_proof:prove"

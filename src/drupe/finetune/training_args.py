@@ -5,11 +5,17 @@ Each is handed on under its own name; what is not here is refused by name, never
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from drupe.core.declared import Declared
+from drupe.core.effects import Idle
+
+# How often is told and saved, and how many rows are measured at a time: the adapter is the same.
+OF_NO_RESULT = ("save_steps", "logging_steps", "per_device_eval_batch_size")
 
 
 class TrainingArgs(Declared):
@@ -50,3 +56,26 @@ class TrainingArgs(Declared):
         if steps != -1 and steps < 1:
             raise ValueError("max_steps is at least 1, or -1 for as many as the epochs give")
         return steps
+
+    def key_form(self, digest: Callable[[Path], str]) -> Any:
+        """Return the key form without what changes no result."""
+        form = super().key_form(digest)
+        return {name: value for name, value in form.items() if name not in OF_NO_RESULT}
+
+    def without_effect(self) -> list[Idle]:
+        """Return what the schedule, the optimizer or the strategy that was chosen ignores."""
+        idle = []
+        if self.lr_scheduler_type == "constant" and self.warmup_steps:
+            why = 'has no effect under lr_scheduler_type "constant"; write "constant_with_warmup"'
+            idle.append(Idle(("warmup_steps",), why))
+        if self.optim in ("sgd", "adafactor"):
+            # weight_decay goes to every optimizer with the groups of its parameters
+            idle += [
+                Idle((name,), f'has no effect under optim "{self.optim}"')
+                for name in ("adam_beta1", "adam_beta2", "adam_epsilon")
+                if name in self.model_fields_set
+            ]
+        if self.eval_steps is not None and self.eval_strategy != "steps":
+            why = f'has no effect under eval_strategy "{self.eval_strategy}"; write "steps"'
+            idle.append(Idle(("eval_steps",), why))
+        return idle

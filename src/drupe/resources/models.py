@@ -16,12 +16,25 @@ from typing import Any
 from drupe.core.digest import DigestMemo, value_digest
 from drupe.core.errors import DrupeError, Refused
 from drupe.core.files import files_below
-from drupe.core.model import Model, check_kind
+from drupe.core.model import (
+    MODEL_FILES,
+    MORE_TEMPLATES,
+    PICKLES,
+    Model,
+    check_kind,
+    model_files,
+)
+from drupe.resources.checks import check_adapter, check_checkpoint
 
-# What of a checkpoint's folder is the model; caches, pictures and pickles beside it are not.
-MODEL_SUFFIXES = (".json", ".safetensors", ".model", ".txt", ".jinja", ".tiktoken", ".py")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-HUB_FILES = [f"*{suffix}" for suffix in MODEL_SUFFIXES]
+# In the Hub's patterns a * goes into folders too. Of folders only the templates are the model's.
+HUB_FILES: dict[str, list[str]] = {
+    "allow_patterns": [*MODEL_FILES, f"{MORE_TEMPLATES}/*.jinja"],
+    "ignore_patterns": [
+        *(f"*{suffix}" for suffix in PICKLES),
+        *(f"*/{pattern}" for pattern in MODEL_FILES if pattern != "*.jinja"),
+    ],
+}
 
 
 @dataclass(frozen=True)
@@ -32,35 +45,47 @@ class Located:
     name: str
     revision: str | None = None
 
+    @property
+    def size_bytes(self) -> int:
+        """The size of the files that are the model, links followed; an adapter's with its base."""
+        return sum(path.stat().st_size for path in _files(self.model))
+
 
 def locate(
-    name: str, folder: Path, revision: str | None, remote_code: bool, digests: DigestMemo
+    name: str,
+    folder: Path,
+    revision: str | None,
+    remote_code: bool,
+    digests: DigestMemo,
+    *,
+    needs_tokenizer: bool = True,
 ) -> Located:
     """Return the model that `name` stands for, relative to the config's `folder`.
+
+    needs_tokenizer: refuse a model without one.
 
     Raises Refused when it is neither a folder nor a name that the Hub could know, DrupeError
     when the Hub cannot be reached or knows no such model.
     """
     local = (folder / name).resolve()
-    if local.is_dir():
-        check_kind_of_checkpoint(local)
+    if local.exists():
+        check_checkpoint(local, needs_tokenizer=needs_tokenizer)
         digest = digests.folder(local, model_files(local))
         return Located(Model("hf", local, digest, remote_code=remote_code), local.name)
     if not HUB_NAME.fullmatch(name) or name.startswith("."):
-        raise Refused(
-            "input_model.model_path",
-            f'"{name}" is no folder ({local}), and no name on the Hub ("owner/name")',
-            "Give the folder of the model.",
-        )
-    path, commit = _from_hub(name, revision, local)
-    digest = value_digest(["hub", name, commit])
+        raise _no_name(name, local)
+    path = _from_hub(name, revision, local, needs_tokenizer)
+    commit = path.name  # a snapshot's folder is named by its commit
+    # With the names and sizes, so that a snapshot that another program left incomplete is another.
+    files = [(str(file.relative_to(path)), file.stat().st_size) for file in model_files(path)]
+    digest = value_digest(["hub", name, commit, files])
     return Located(Model("hf", path, digest, remote_code=remote_code), name, commit)
 
 
 def locate_adapter(name: str, folder: Path, base: Model, digests: DigestMemo) -> Model:
     """Return the adapter in the folder `name` as a model on `base`."""
     local = (folder / name).resolve()
-    check_kind("hf-adapter", local)
+    check_adapter(local)
     return Model(
         "hf-adapter", local, digests.folder(local, model_files(local)), base, base.remote_code
     )
@@ -82,50 +107,74 @@ def architectures(model: Model) -> list[str]:
     return [str(name) for name in config.get("architectures") or []]
 
 
-def model_files(folder: Path) -> list[Path]:
-    """Return the files of a checkpoint's folder that are the model, sorted."""
-    return sorted(
-        path for path in folder.iterdir() if path.is_file() and path.suffix in MODEL_SUFFIXES
+def _files(model: Model) -> list[Path]:
+    """Return all files of a model, an adapter's base included."""
+    own = files_below(model.path) if model.kind == "files" else model_files(model.path)
+    return own + (_files(model.base) if model.base else [])
+
+
+def _no_name(name: str, local: Path) -> Refused:
+    return Refused(
+        "input_model.model_path",
+        f'"{name}" is no folder ({local}), and no name on the Hub ("owner/name")',
+        "Give the folder of the model.",
     )
 
 
-def check_kind_of_checkpoint(folder: Path) -> None:
-    """Refuse a folder that is no checkpoint, with the remedy if it holds a pickle."""
-    pickles = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
-    if pickles and not any(folder.glob("*.safetensors")):
-        raise Refused(
-            str(folder),
-            f"holds its weights as a pickle ({pickles[0].name}), which can run any code",
-            "Convert it where you trust it: AutoModelForCausalLM.from_pretrained(folder)"
-            ".save_pretrained(new_folder) writes safetensors.",
-        )
-    check_kind("hf", folder)
-
-
-def _from_hub(name: str, revision: str | None, local: Path) -> tuple[Path, str]:
-    """Return the folder of a Hub model's files and its commit, downloading what is not here."""
+def _from_hub(name: str, revision: str | None, local: Path, needs_tokenizer: bool) -> Path:
+    """Return the folder of a Hub model's files, downloading what is not here."""
     hub = _hub_library()
-    wanted: dict[str, Any] = {"revision": revision, "allow_patterns": HUB_FILES}
+    wanted: dict[str, Any] = {"revision": revision, **HUB_FILES}
     try:
         path = Path(hub.snapshot_download(name, local_files_only=True, **wanted))
-        check_kind_of_checkpoint(path)
-    except (hub.errors.LocalEntryNotFoundError, DrupeError):
-        try:
-            path = Path(hub.snapshot_download(name, **wanted))
-        except hub.errors.RepositoryNotFoundError as fault:
-            raise Refused(
-                "input_model.model_path",
-                f'"{name}" is neither a folder ({local}) nor a model that the Hub shows you',
-                "Mend the name; for a gated or private model set HF_TOKEN.",
-            ) from fault
-        except (OSError, hub.errors.HfHubHTTPError, hub.errors.OfflineModeIsEnabled) as fault:
-            raise DrupeError(
-                "input_model.model_path",
-                f'"{name}" is no folder ({local}), and the Hub cannot be reached: {fault}',
-                "Give a local folder, or connect.",
-            ) from fault
-        check_kind_of_checkpoint(path)
-    return path, path.name  # a snapshot's folder is named by its commit
+        check_checkpoint(path, needs_tokenizer=needs_tokenizer)
+        return path
+    except hub.errors.HFValidationError as fault:
+        raise _no_name(name, local) from fault
+    except (hub.errors.LocalEntryNotFoundError, Refused):
+        pass  # not here, or not whole
+    path = _downloaded(hub, name, local, wanted)
+    check_checkpoint(path, needs_tokenizer=needs_tokenizer)
+    return path
+
+
+def _downloaded(hub: Any, name: str, local: Path, wanted: dict[str, Any]) -> Path:
+    """Return the folder of a Hub model's files, asking the Hub; what is here is kept."""
+    try:
+        return Path(hub.snapshot_download(name, **wanted))
+    except hub.errors.RepositoryNotFoundError as fault:
+        raise Refused(
+            "input_model.model_path",
+            f'"{name}" is neither a folder ({local}) nor a model that the Hub shows you',
+            "Mend the name; for a gated or private model set HF_TOKEN.",
+        ) from fault
+    except hub.errors.RevisionNotFoundError as fault:
+        raise Refused(
+            "input_model.load_kwargs.revision",
+            f'is "{wanted["revision"]}", which "{name}" does not have',
+            "Name a branch, a tag or a commit of it.",
+        ) from fault
+    except OSError as fault:  # of the network and of the disk; the Hub's own errors are such too
+        partly = type(fault).__name__ == "IncompleteSnapshotError"  # of later versions alone
+        here = "is here in part only" if partly else f"is no folder ({local})"
+        raise DrupeError(
+            "input_model.model_path",
+            f'"{name}" {here}, and the Hub cannot be reached: {_reason(fault)}',
+            "Give a local folder, or connect and run again: what is here is kept.",
+        ) from fault
+
+
+def _reason(fault: BaseException) -> str:
+    """Return in a few words what went wrong first; the Hub's library wraps it in advice."""
+    told: BaseException | None = fault
+    while told is not None:
+        fault, told = told, told.__cause__ or told.__context__
+        if type(fault).__name__ == "OfflineModeIsEnabled":
+            return "HF_HUB_OFFLINE is set"
+    status = getattr(getattr(fault, "response", None), "status_code", None)
+    if status is not None:
+        return f"it answers with the status {status}"
+    return (str(fault).strip().partition("\n")[0] or type(fault).__name__)[:100]
 
 
 def _hub_library() -> Any:
