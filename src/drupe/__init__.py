@@ -15,6 +15,7 @@ _PUBLIC = {
     "Listener": "drupe.engine:Listener",
     "Outcome": "drupe.outcome:Outcome",
     "Stage": "drupe.outcome:Stage",
+    "Score": "drupe.outcome:Score",
     "Model": "drupe.core.model:Model",
     "Pass": "drupe.core.operation:Pass",
     "Metric": "drupe.core.operation:Metric",

@@ -1,7 +1,7 @@
 """Every built-in name and where it lives, in the order of the job.
 
 The only place that names the packages below; plug-ins add to it by entry points in the groups
-drupe.passes, drupe.metrics and drupe.systems.
+drupe.passes and drupe.metrics.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ METRICS = Registry(
         "ExportProof": "drupe.export.passes:ExportProof",
     },
 )
-SYSTEMS = Registry("systems", {"LocalSystem": "drupe.systems.local:LocalSystem"})
 
-_GROUPS = {registry.group: registry for registry in (PASSES, METRICS, SYSTEMS)}
+_GROUPS = {registry.group: registry for registry in (PASSES, METRICS)}
 
 
 def find(group: str, name: str) -> type[Any]:

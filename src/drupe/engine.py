@@ -17,7 +17,7 @@ from drupe.core.files import files_below
 from drupe.core.model import KINDS, Model
 from drupe.core.process import usable_cores
 from drupe.core.step import StepSpec
-from drupe.outcome import Outcome, Stage
+from drupe.outcome import Outcome, Score, Stage
 from drupe.output import model_folder, refuse_foreign, write_output
 from drupe.plan import INPUT, Plan, Step
 from drupe.resources.models import architectures
@@ -72,10 +72,10 @@ def run(
     outcome = Outcome(
         plan=planned,
         stages=tuple(stage_of(planned, name, results) for name in planned.stages),
-        path=model_folder(planned),
+        path=model_folder(planned) if len(planned.stages) > 1 else None,
         seconds=time.monotonic() - started,
     )
-    write_output(outcome)
+    write_output(outcome, heard.warning)
     return outcome
 
 
@@ -154,14 +154,18 @@ def stage_of(planned: Plan, name: str, results: dict[str, Result]) -> Stage:
         seconds=made.seconds if made else 0.0,
         peak_bytes=made.peak_bytes if made else 0,
         facts=made.facts if made else {},
-        scores={metric: _read(path / "score.json") for metric, path in scored.items()},
+        scores={metric: _score(path) for metric, path in scored.items()},
         answers={
             metric: _read(path / "items.json")
             for metric, path in scored.items()
             if (path / "items.json").exists()
         },
-        proof=_read(proof.model.path / "score.json") if proof else None,
+        proof=_score(proof.model.path) if proof else None,
     )
+
+
+def _score(folder: Path) -> Score:
+    return Score.from_json(_read(folder / "score.json"))
 
 
 def _read(file: Path) -> Any:

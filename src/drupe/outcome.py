@@ -10,9 +10,51 @@ from drupe.core.model import Model
 from drupe.plan import Plan
 
 
-def is_measured(score: dict[str, Any] | None) -> bool:
-    """Return whether a score holds a number (and is not a sample, or a "skipped")."""
-    return bool(score) and score.get("value") is not None  # type: ignore[union-attr]
+@dataclass(frozen=True)
+class Score:
+    """What a metric or a proof says of a stage: the content of its score.json.
+
+    value: None where it was not measured (then `skipped` says why) or is no number (samples).
+    low, high: ends of the 95 % interval, where there is one. count: rows measured. samples:
+    {"prompt", "answer", "expected"} each. more: what else the metric tells.
+    """
+
+    metric: str
+    value: float | None
+    low: float | None
+    high: float | None
+    count: int | None
+    skipped: str | None
+    samples: tuple[dict[str, str], ...]
+    more: dict[str, Any]
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Score:
+        """Return the score that a score.json holds."""
+        more = dict(content)
+        return cls(
+            metric=more.pop("metric", ""),
+            value=more.pop("value", None),
+            low=more.pop("low", None),
+            high=more.pop("high", None),
+            count=more.pop("count", None),
+            skipped=more.pop("skipped", None),
+            samples=tuple(more.pop("samples", ())),
+            more=more,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the score as JSON values, what is absent left out."""
+        known = {
+            "metric": self.metric,
+            "value": self.value,
+            "low": self.low,
+            "high": self.high,
+            "count": self.count,
+            "skipped": self.skipped,
+            "samples": list(self.samples) or None,
+        }
+        return {name: value for name, value in known.items() if value is not None} | self.more
 
 
 @dataclass(frozen=True)
@@ -20,8 +62,8 @@ class Stage:
     """One stage of the chain as it came out.
 
     size_bytes: of its files. seconds, peak_bytes: of the pass that made it (0 for the input).
-    scores: {metric's name: the content of its score.json}. answers: {metric's name: a row's
-    [predicted, right]} where the metric gives them. proof: the content of the proof's score.
+    scores: by the metrics' names. answers: {metric's name: a row's [predicted, right]} where the
+    metric gives them. proof: that the stage belongs to the one before it.
     """
 
     name: str
@@ -31,21 +73,22 @@ class Stage:
     seconds: float
     peak_bytes: int
     facts: dict[str, Any]
-    scores: dict[str, dict[str, Any]]
+    scores: dict[str, Score]
     answers: dict[str, list[list[str]]]
-    proof: dict[str, Any] | None
+    proof: Score | None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The stages in order, the last one being the model to deploy, delivered in `path`.
+    """The stages in order, the last one being the model to deploy.
 
+    path: the folder in which that model is delivered; None where there was no pass.
     seconds: wall time of this run, found results included.
     """
 
     plan: Plan
     stages: tuple[Stage, ...]
-    path: Path
+    path: Path | None
     seconds: float
 
     @property
@@ -54,6 +97,6 @@ class Outcome:
         return self.stages[-1]
 
     @property
-    def scores(self) -> dict[str, dict[str, Any]]:
+    def scores(self) -> dict[str, Score]:
         """What was measured of the final model."""
         return self.final.scores

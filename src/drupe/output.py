@@ -10,12 +10,20 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import drupe
+from drupe.core.digest import file_digest
 from drupe.core.errors import Refused
-from drupe.core.files import files_below, folder_in_place_of, link_or_copy, write_atomic
+from drupe.core.files import (
+    check_writable,
+    files_below,
+    folder_in_place_of,
+    link_or_copy,
+    write_atomic,
+)
 from drupe.core.operation import installed_version
 from drupe.outcome import Outcome
 from drupe.plan import Plan
@@ -24,6 +32,7 @@ from drupe.report.verdict import verdict
 
 FORMAT = 1
 LINK_FROM_BYTES = 16 * 2**20
+EDITABLE = (".json", ".jinja", ".md", ".txt", ".yaml")
 REPORT, LOCK = "report.json", "config.lock.json"
 
 
@@ -40,8 +49,16 @@ def model_folder(planned: Plan) -> Path:
 
 
 def refuse_foreign(planned: Plan) -> None:
-    """Refuse to replace a folder that no run of drupe has written."""
+    """Refuse an output folder that cannot be written, and to replace what drupe has not written."""
     place, folder = model_folder(planned), output_folder(planned)
+    check_writable(folder, "engine.output_dir")
+    for name in (LOCK, REPORT):
+        if (folder / name).exists() and _report(folder / name) is None:
+            raise Refused(
+                str(folder / name),
+                "is there, and was not written by drupe",
+                "Move it away, or name another folder with -o.",
+            )
     if place.is_dir() and not any(place.iterdir()):
         return
     # The lock is written before the model, the report behind it: a kill leaves one of them.
@@ -53,12 +70,14 @@ def refuse_foreign(planned: Plan) -> None:
         )
 
 
-def write_output(outcome: Outcome) -> None:
+def write_output(outcome: Outcome, warn: Callable[[str], None]) -> None:
     """Deliver the final model and write report and lock; what is there already is left alone."""
     planned = outcome.plan
     folder = output_folder(planned)
     _write(folder / LOCK, lock(planned))
-    if len(outcome.stages) > 1 and not _is_delivered(outcome):
+    if outcome.path is not None and _is_delivered(outcome):
+        repair(outcome.final.model.path, outcome.path, warn)
+    elif outcome.path is not None:
         with folder_in_place_of(outcome.path) as staging:
             deliver(outcome.final.model.path, staging)
             write_atomic(staging / "README.md", model_card(outcome).encode())
@@ -71,23 +90,47 @@ def deliver(source: Path, destination: Path) -> None:
     Small files (configs, tokenizers) are what people edit: those are copies of their own.
     """
     for file in files_below(source):
-        target = destination / file.relative_to(source)
-        if file.stat().st_size >= LINK_FROM_BYTES:
-            link_or_copy(file, target)
+        _deliver_file(file, destination / file.relative_to(source))
+
+
+def _deliver_file(file: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    if file.stat().st_size >= LINK_FROM_BYTES:
+        link_or_copy(file, target)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+
+
+def repair(source: Path, delivered: Path, warn: Callable[[str], None]) -> None:
+    """Deliver again what is damaged in a folder that was delivered; people's edits are kept.
+
+    Weights that differ are damaged; a text that differs was edited, most likely on purpose.
+    """
+    for file in files_below(source):
+        target = delivered / file.relative_to(source)
+        if target.exists() and (target.samefile(file) or _same(file, target)):
+            continue
+        if target.exists() and target.suffix in EDITABLE:
+            warn(f"{target} differs from what was delivered, and is left as it is.")
         else:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(file, target)
+            warn(f"{target} was lost or damaged, and is delivered again.")
+            _deliver_file(file, target)
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.stat().st_size == other.stat().st_size and file_digest(one) == file_digest(other)
 
 
 def _is_delivered(outcome: Outcome) -> bool:
+    """Return whether the folder holds this very outcome (damaged or not)."""
     written = _report(output_folder(outcome.plan) / REPORT)
-    source = outcome.final.model.path
-    names = [Path("README.md"), *(file.relative_to(source) for file in files_below(source))]
     return (
         written is not None
         and written.get("digest") == outcome.final.model.digest
         and written.get("stages") == _stages(outcome)
-        and all((outcome.path / name).is_file() for name in names)
+        and outcome.path is not None
+        and (outcome.path / "README.md").is_file()
     )
 
 
@@ -100,12 +143,21 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "config": Path(planned.workflow.file).name,
         "input_model": {"name": planned.source.name, "revision": planned.source.revision},
         "target": planned.workflow.target.model_dump(),
-        "model": outcome.path.relative_to(output_folder(planned)).as_posix(),
+        "model": outcome.path.relative_to(output_folder(planned)).as_posix()
+        if outcome.path
+        else None,
         "digest": outcome.final.model.digest,
         "verdict": verdict(outcome),
         "stages": _stages(outcome),
         "libraries": _libraries(planned),
     }
+
+
+def _relative(outcome: Outcome) -> str | None:
+    """Return where the model lies below the output folder."""
+    if outcome.path is None:
+        return None
+    return outcome.path.relative_to(output_folder(outcome.plan)).as_posix()
 
 
 def _stages(outcome: Outcome) -> list[dict[str, Any]]:
@@ -117,8 +169,8 @@ def _stages(outcome: Outcome) -> list[dict[str, Any]]:
             "size_bytes": stage.size_bytes,
             "seconds": stage.seconds,
             "peak_bytes": stage.peak_bytes,
-            "scores": stage.scores,
-            "proof": stage.proof,
+            "scores": {name: score.to_json() for name, score in stage.scores.items()},
+            "proof": stage.proof.to_json() if stage.proof else None,
             "facts": stage.facts,
         }
         for stage in outcome.stages

@@ -22,8 +22,10 @@ from drupe.core.cache import Cache
 from drupe.core.dataset import Dataset, Part
 from drupe.core.digest import DigestMemo, value_digest
 from drupe.core.errors import Refused
-from drupe.core.files import files_below
+from drupe.core.files import check_writable, files_below
+from drupe.core.model import KINDS
 from drupe.core.operation import Operation, Pass
+from drupe.core.target import Target
 from drupe.resources.models import Located, locate, locate_adapter, locate_files
 
 INPUT = "input model"
@@ -82,6 +84,7 @@ def make(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) ->
     """
     folder = Path(workflow.file).resolve().parent
     cache = Cache((folder / workflow.engine.cache_dir).resolve(), warn)
+    check_writable(cache.folder, "engine.cache_dir")
     source = _source(workflow, folder, cache.digests)
     for key in ("cache_dir", "output_dir"):
         written = (folder / getattr(workflow.engine, key)).resolve()
@@ -161,10 +164,14 @@ class _Chain:
         wanted = self._workflow.engine.evaluate
         if wanted == "none" or (wanted == "ends" and not (first or last)):
             return
+        kind = self._kinds[stage]
         for named in self._metrics:
-            if self._kinds[stage] in named.metric.takes:
-                name = f"{stage}: {named.name}"
-                self._add(name, "metric", stage, (stage,), named.type, named.metric)
+            if kind in named.metric.takes:
+                metric = named.metric
+                if "target" in type(metric).model_fields and not KINDS[kind].on_target:
+                    # What runs in torch here is the same whatever the target: so is its key.
+                    metric = metric.model_copy(update={"target": Target()})
+                self._add(f"{stage}: {named.name}", "metric", stage, (stage,), named.type, metric)
 
     def _add(
         self,

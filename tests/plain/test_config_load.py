@@ -92,8 +92,10 @@ def test_every_key_of_the_page_lands_where_it_should() -> None:
     assert workflow.passes[1].step == MergeAdapterWeights()
     assert workflow.passes[2].step == ExportGenAI(precision="int4", target=target)
     warned = [said.text for said in workflow.notes if said.level == "warning"]
-    assert len(warned) == 1
+    assert len(warned) == 2
     assert "double_quant has no effect under LoRA" in warned[0]
+    words = 'engine.host "aml" runs no step under --system local; what it says of hf_token, '
+    assert words + "aml_compute, aml_docker_config has no effect" in warned[1]
 
 
 def test_the_page_as_it_stands_is_refused_with_the_remedy() -> None:

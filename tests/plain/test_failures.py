@@ -27,7 +27,7 @@ TOLD = {
     "exception": r"^Breaks: ValueError: a value that was wrong \(drupe_toys\.py:\d+\)" + LOG,
     "error": r"^Breaks, Breaks\.how: is error\n  Choose another\.$",
     "segfault": r"^Breaks: its process crashed \(SIGSEGV, a fault in a native library\)" + LOG,
-    "killed": r"^Breaks: its process was killed \(SIGKILL\), most likely because the machine ran "
+    "killed": r"^Breaks: its process was killed \(SIGKILL\): by hand, or because the machine ran "
     r"out of memory( \(it held \d+\.\d GiB at its peak\))?" + LOG,
     "exit": r"^Breaks: its process ended with exit code 0 without having done the step" + LOG,
     "memory": r"^Breaks: ran out of memory: too much was asked for" + LOG,

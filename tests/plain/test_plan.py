@@ -9,6 +9,7 @@ import pytest
 
 from drupe import Job, Model, Pass
 from drupe.core.errors import DrupeError, Refused
+from tests.plain.checkpoints import make_checkpoint
 from tests.plain.conftest import Workspace, tree
 
 
@@ -170,8 +171,7 @@ def test_remote_code_is_in_the_keys(workspace: Workspace, monkeypatch: pytest.Mo
     """The model's own code and transformers' may give other results from the same files."""
     place = {"Checkpointed": f"{__name__}:Checkpointed"}
     monkeypatch.setattr("drupe.catalog.PASSES._built_in", place)
-    for name, text in (("config.json", "{}"), ("model.safetensors", "")):
-        (workspace.input / name).write_text(text)
+    make_checkpoint(workspace.input)
     workspace.passes(step={"type": "Checkpointed"})
     found = set()
     for remote_code in (False, True):

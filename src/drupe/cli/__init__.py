@@ -89,6 +89,12 @@ def _run(verb: str, words: list[str]) -> int:
         if "--debug" in words:
             raise
         fault = error
+    except OSError as error:  # a full disk, a folder without permission
+        if "--debug" in words:
+            raise
+        place = str(error.filename or "the disk")
+        remedy = "Mend that and run again: finished steps are kept."
+        fault = errors.DrupeError(place, error.strerror or str(error), remedy)
     print(f"drupe: {fault}", file=sys.stderr)
     code: int = fault.exit_code
     return code

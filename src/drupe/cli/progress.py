@@ -5,6 +5,8 @@ Without a terminal (a log, a pipe) the same is told in plain lines, at most one 
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from rich.text import Text
 from drupe.core.cache import Result
 from drupe.engine import Listener
 from drupe.outcome import Outcome
+from drupe.output import output_folder
 from drupe.plan import Plan, Step
 from drupe.report import table
 from drupe.report.verdict import verdict
@@ -38,6 +41,8 @@ class Terminal(Listener):
         self._progress: dict[str, Any] = {}
         self._memory: dict[str, Any] = {}
         self._severity = 1
+        self._first: tuple[float, float] | None = None
+        self._said: set[str] = set()
 
     def __enter__(self) -> Terminal:
         if self._console.is_terminal:
@@ -75,7 +80,7 @@ class Terminal(Listener):
     def started(self, step: Step) -> None:
         """Begin the live line of a step."""
         self._started = self._last_line = time.monotonic()
-        self._progress, self._memory = {}, {}
+        self._progress, self._memory, self._first = {}, {}, None
         if self._live:
             self._live.update(Spinner("dots", text=Text(f"{step.name}: starting")))
         elif step.role == "pass":
@@ -84,7 +89,9 @@ class Terminal(Listener):
     def event(self, step: Step, event: dict[str, Any]) -> None:
         """Show a running step's progress, memory, notes."""
         if event["event"] in ("note", "warning"):
-            self._note(f"{step.name}: {event['text']}", event["event"])
+            if event["text"] not in self._said:  # several steps may find the same
+                self._said.add(event["text"])
+                self._note(f"{step.name}: {event['text']}", event["event"])
             return
         if event["event"] == "memory":
             self._memory = event
@@ -106,8 +113,11 @@ class Terminal(Listener):
             done, total = told["done"], told["total"]
             amount = f"{told['what']} {_count(done, told)} of {_count(total, told)}"
             parts.append(amount)
-            if done and elapsed > 1:
-                rate = done / elapsed
+            if self._first is None:
+                self._first = (done, elapsed)  # a resumed step does not begin at 0
+            done_here, seconds = done - self._first[0], elapsed - self._first[1]
+            if done_here > 0 and seconds > 1:
+                rate = done_here / seconds
                 unit = "" if told["unit"] == "bytes" else f" {told['unit']}"
                 shown = size(rate) if told["unit"] == "bytes" else f"{rate:.3g}"
                 parts += [f"{shown}{unit}/s", f"{duration((total - done) / rate)} left"]
@@ -144,14 +154,16 @@ class Terminal(Listener):
         self._console.print(grid, soft_wrap=False)
         self._print(f"\n{verdict(outcome)}", style="bold")
         self._answered(outcome)
-        if len(outcome.stages) > 1:
+        if outcome.path is not None:
             self._print(f"\nIn {_short(outcome.path)}, after {duration(outcome.seconds)}.")
-        if outcome.final.kind == "onnx-genai":
-            self._print(f"Next:  drupe chat {_short(outcome.path)}")
+            self._print(f"Its card:  {_short(outcome.path / 'README.md')}")
+        if outcome.path is not None and _answers(outcome):
+            chat = f"{_program()} chat {_short(output_folder(outcome.plan))}"
+            self._print(f'Next:  {chat}\n       {chat} --prompt "..." --choices A,B')
 
     def _answered(self, outcome: Outcome) -> None:
         for score in outcome.scores.values():
-            for sample in score.get("samples", [])[:1]:
+            for sample in score.samples[:1]:
                 self._print(f"\n{sample['prompt']}", style="dim")
                 self._print(f"{sample['answer']}   (expected: {sample['expected']})")
 
@@ -164,6 +176,17 @@ class Terminal(Listener):
 
     def _print(self, text: str, style: str = "") -> None:
         self._console.print(text, style=style or None, markup=False)
+
+
+def _answers(outcome: Outcome) -> bool:
+    """Return whether the final model was seen to run on this machine."""
+    ran = any(score.value is not None or score.samples for score in outcome.scores.values())
+    return outcome.final.kind == "onnx-genai" and (ran or not outcome.scores)
+
+
+def _program() -> str:
+    """Return how this program is called from here."""
+    return "drupe" if shutil.which("drupe") else _short(Path(sys.argv[0]).absolute())
 
 
 def _count(amount: float, told: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ Finished steps are kept: run again after a failure or Ctrl-C, and it goes on fro
 from __future__ import annotations
 
 import argparse
+import signal
 from pathlib import Path
 
 from drupe import engine, plan
@@ -26,6 +27,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plan", "--dry-run", action="store_true", help="show the steps, run none")
 
 
+def stop_when_told_to() -> None:
+    """Have SIGTERM and a closed terminal end a run as Ctrl-C does: steps are stopped first."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), stop)
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run the config; return 0 (failures are raised)."""
     if bool(arguments.file) == bool(arguments.config):
@@ -33,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     file = Path(arguments.file or arguments.config)
     workflow = load(file, arguments.system, arguments.target, arguments.output)
     terminal = Terminal()
+    stop_when_told_to()
     if arguments.plan:
         planned = plan.make(workflow, terminal.warning)
         refuse_foreign(planned)

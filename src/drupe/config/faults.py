@@ -17,7 +17,7 @@ from drupe.core.target import Target
 Place = tuple[str | int, ...]
 OLD_NAMES = PASS_NAMES | DATA_NAMES | TRAINING_NAMES
 # Fields of these types are no user's: the target is chosen by the engine, the part by the plan.
-FILLED_IN = {
+FILLED_IN: dict[type[BaseModel], str] = {
     Target: "Name a system in engine.target, or run with --target.",
     Part: 'Write "eval_dataset_size" in the pass, which holds rows out.',
 }

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from drupe.catalog import METRICS, PASSES
-from drupe.config.faults import Place, faults_of
+from drupe.config.effects import idle_fields, idle_of_model, told, unused_host
+from drupe.config.faults import Place, faults_of, filled_in
 from drupe.config.olive import Note, upgrade
 from drupe.config.schema import (
-    AzureMLConfig,
+    SYSTEM_TYPES,
     EngineConfig,
     InputModel,
-    LocalSystemConfig,
     NamedMetric,
     NamedPass,
     Said,
-    SystemConfig,
     Workflow,
 )
 from drupe.config.source import Items, Map, origin_of, read
 from drupe.config.target import Systems, choose, findings, notes
 from drupe.core.dataset import Dataset
-from drupe.core.errors import ConfigError, Fault, Refused, nearest
+from drupe.core.errors import ConfigError, DrupeError, Fault, Refused, nearest
 from drupe.core.operation import Metric, Operation, Pass
 from drupe.core.registry import Registry
 from drupe.core.target import Target
+from drupe.data.columns import check_columns, check_files, check_template
 
 Schema = TypeVar("Schema", bound=BaseModel)
 SECTIONS = ("input_model", "data_configs", "systems", "evaluators", "passes", "engine")
 HARMLESS = ("$schema", "workflow_id")
+PREPROCESS = "pre_process_data_config"
 
 
 def load(
@@ -49,6 +51,11 @@ def load(
     root = read(file)
     notes = upgrade(root)
     reader = _Reader(file, root)
+    reader.faults += [
+        Fault(f"{file.name}:{note.line}", note.text, "Keep one of them.")
+        for note in notes
+        if note.level == "fault"
+    ]
     workflow = reader.workflow(system, target, output)
     if reader.faults:
         raise ConfigError(str(file), dict.fromkeys(reader.faults))
@@ -94,6 +101,8 @@ class _Reader:
         if output is not None:
             engine = engine.model_copy(update={"output_dir": str(Path(output).resolve())})
         model = self._section(InputModel, ("input_model",), required=True)
+        if model is not None:
+            self._warn(idle_of_model(model, self._folder))
         systems = self._systems()
         datasets = self._datasets()
         chosen = self._target(engine, systems, system, target)
@@ -162,16 +171,21 @@ class _Reader:
             return None
 
     def _systems(self) -> dict[str, Any]:
-        adapter: TypeAdapter[Any] = TypeAdapter(SystemConfig)
         found = {}
         for name, value in (self._at(("systems",)) or {}).items():
-            try:
-                found[name] = adapter.validate_json(json.dumps(value))
-            except ValidationError as error:
-                schema = _tagged(adapter, value)
-                self.faults += faults_of(
-                    error, schema, self._file.name, self._root, ("systems", name)
-                )
+            place: Place = ("systems", name)
+            kind = value.get("type")
+            if isinstance(kind, str) and kind in SYSTEM_TYPES:
+                system = self._section(SYSTEM_TYPES[kind], place)
+                if system is not None:
+                    found[name] = system
+                continue
+            what = "is missing"
+            if kind is not None:
+                near = nearest(str(kind), SYSTEM_TYPES)
+                what = f"is {json.dumps(kind)}, which this version does not have{near}"
+            remedy = 'Write "LocalSystem" (this machine); "AzureML" can be described, not used.'
+            self._fault((*place, "type"), what, remedy)
         return found
 
     def _datasets(self) -> dict[str, Place]:
@@ -179,7 +193,11 @@ class _Reader:
         found: dict[str, Place] = {}
         for index, value in enumerate(self._at(("data_configs",)) or []):
             place: Place = ("data_configs", index)
-            self._section(Dataset, place, required=True)
+            self._filled_in(place, Dataset)
+            dataset = self._section(Dataset, place, required=True)
+            if dataset is not None:
+                self._refuse_if(check_template, dataset, (*place, PREPROCESS, "text_template"))
+                self._warn(idle_fields(dataset, place))
             name = value.get("name") if isinstance(value, Map) else None
             if isinstance(name, str) and name in found:
                 self._fault((*place, "name"), f'"{name}" is there twice', "Give each its own name.")
@@ -196,6 +214,7 @@ class _Reader:
             self._fault(place, what, remedy)
         if target is None:
             self.notes += [Said(text, "warning") for text in notes(engine, systems)]
+        self._warn(unused_host(engine, systems, system, self._root))
         return Target() if self.faults else choose(engine, systems, target)
 
     def _passes(self, datasets: dict[str, Place], target: Target) -> list[NamedPass]:
@@ -257,6 +276,12 @@ class _Reader:
             what = f'"{entry["type"]}" is no {word}'
             self._fault((*place, "type"), what, f"Known: {', '.join(registry.names())}.")
             return None
+        if place[0] == "evaluators" and issubclass(schema, Metric) and schema.compares:
+            what = f'"{entry["type"]}" compares two models, and a metric judges one'
+            remedy = "Leave it out: a pass whose result it proves has it run by itself."
+            self._fault((*place, "type"), what, remedy)
+            return None
+        self._filled_in(place, schema)
         fields = {
             key: value
             for key, value in entry.items()
@@ -270,10 +295,43 @@ class _Reader:
             checked: Operation = schema.model_validate_json(
                 json.dumps(fields), context={"folder": self._folder}
             )
-            return checked
         except ValidationError as error:
             self.faults += faults_of(error, schema, self._file.name, self._root, place)
             return None
+        self._warn(idle_fields(checked, place))
+        for name in schema.model_fields:
+            value = getattr(checked, name)
+            if isinstance(value, Dataset):
+                self._look_at(value, (*place, name))
+        return checked
+
+    def _look_at(self, dataset: Dataset, place: Place) -> None:
+        """Tell what can be known to be wrong with rows that a pass or metric uses."""
+        template: Place = (*place, PREPROCESS, "text_template")
+        if self._refuse_if(check_template, dataset, template):
+            files: Place = (*place, "load_dataset_config", "data_files")
+            named = (*place, PREPROCESS, "text_cols")
+            by_template = dataset.pre_process_data_config.text_template is not None
+            if self._refuse_if(check_files, dataset, files):
+                self._refuse_if(check_columns, dataset, template if by_template else named)
+
+    def _refuse_if(self, check: Callable[[Dataset], None], dataset: Dataset, place: Place) -> bool:
+        """Return whether `check` finds nothing; a fault that it finds is told at `place`."""
+        try:
+            check(dataset)
+        except DrupeError as fault:
+            self._fault(place, fault.what, fault.remedy)
+            return False
+        return True
+
+    def _filled_in(self, place: Place, schema: type[BaseModel]) -> None:
+        for written, remedy in filled_in(self._at(place), schema, place):
+            self._fault(written, "is filled in by drupe, not written", remedy)
+
+    def _warn(self, found: Iterator[tuple[Place, str]]) -> None:
+        known = {said.text for said in self.notes}
+        lines = told(found, self._root, self._file.name)
+        self.notes += [Said(line, "warning") for line in lines if line not in known]
 
     def _resolve_data_configs(
         self, entry: Map, fields: dict[str, Any], place: Place, datasets: dict[str, Place]
@@ -308,7 +366,3 @@ class _Reader:
         origin = origin_of(self._root, place)
         path = origin.path if self._at(place) is not None else ".".join(map(str, place))
         self.faults.append(Fault(f"{self._file.name}:{origin.line}", f"{path} {what}", remedy))
-
-
-def _tagged(adapter: TypeAdapter[Any], value: Any) -> type[BaseModel]:
-    return AzureMLConfig if value.get("type") == "AzureML" else LocalSystemConfig

@@ -88,11 +88,14 @@ class DigestMemo:
     def digest(self, path: Path) -> str:
         """Return the content digest of `path`, hashing it if it is new or was touched."""
         status = path.stat()
-        mark = identity(status)
+        mark = f"{identity(status)}:{status.st_ctime_ns}"  # no cp -p escapes the change time
         if mark not in self._known:
             digest = file_digest(path)
             after = path.stat()
-            if identity(after) != mark or time.time_ns() - after.st_mtime_ns < SETTLED_NS:
+            if (
+                identity(after) != identity(status)
+                or time.time_ns() - after.st_mtime_ns < SETTLED_NS
+            ):
                 return digest
             self._known[mark] = digest
             self._changed = True

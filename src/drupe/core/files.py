@@ -56,7 +56,9 @@ def check_writable(folder: Path, where: str) -> None:
     if not place.is_dir():
         raise Refused(where, f"is {folder}, but {place} is a file", "Name another folder.")
     if not os.access(place, os.W_OK | os.X_OK):
-        raise Refused(where, f"is {folder}, but {place} cannot be written to", "Name another folder.")
+        raise Refused(
+            where, f"is {folder}, but {place} cannot be written to", "Name another folder."
+        )
 
 
 def sync_file(path: Path) -> None:

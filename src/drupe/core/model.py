@@ -17,12 +17,13 @@ class Kind:
     meaning: str
     needs: tuple[str, ...]
     has_base: bool = False
+    on_target: bool = False  # runs on the target's provider alone
 
 
 KINDS: dict[str, Kind] = {
     "hf": Kind("Hugging Face checkpoint", ("config.json", "*.safetensors")),
     "hf-adapter": Kind("PEFT adapter", ("adapter_config.json", "adapter_model.safetensors"), True),
-    "onnx-genai": Kind("ONNX model for ONNX Runtime GenAI", ("genai_config.json", "*.onnx")),
+    "onnx-genai": Kind("ONNX model for ONNX Runtime GenAI", ("genai_config.json", "*.onnx"), on_target=True),
     "files": Kind("folder of files", ("*",)),
     "score": Kind("measured score", ("score.json",)),
 }

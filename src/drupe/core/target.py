@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
 
 from drupe.core.declared import Declared
 
@@ -26,6 +28,13 @@ class Target(Declared):
 
     provider: str = "CPUExecutionProvider"
     threads: int | None = None
+
+    def key_form(self, digest: Callable[[Path], str]) -> Any:
+        """Return the provider alone: threads change how fast a result comes, not what it is.
+
+        An export that writes the number down adds it to its own key.
+        """
+        return {"provider": self.provider}
 
     @property
     def device(self) -> Device:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
 
 from drupe.core.effects import Idle
 from drupe.core.errors import Refused
@@ -60,6 +62,10 @@ class ExportGenAI(Pass):
     """
     exclude_embeds: bool = False
     exclude_lm_head: bool = False
+
+    def key_form(self, digest: Callable[[Path], str]) -> Any:
+        """Return the key form with the target's threads: genai_config.json names them."""
+        return {**super().key_form(digest), "threads": self.target.threads}
 
     def refusal(self, kind: str, target: Target) -> Refused | None:
         """Refuse a pair of precision and provider that no runtime loads."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 
 import drupe
+from drupe.core.dataset import Dataset
 from drupe.core.operation import installed_version
-from drupe.outcome import Outcome, is_measured
+from drupe.outcome import Outcome
 from drupe.plan import Plan
 from drupe.report.table import markdown
 from drupe.report.verdict import verdict
@@ -16,6 +17,7 @@ import onnxruntime_genai as og
 
 model = og.Model("FOLDER")
 tokenizer = og.Tokenizer(model)
+tokenizer.update_options(add_special_tokens="true")  # as in training
 parameters = og.GeneratorParams(model)
 parameters.set_search_options(max_length=256, do_sample=False)
 generator = og.Generator(model, parameters)
@@ -35,9 +37,10 @@ def model_card(outcome: Outcome) -> str:
         f"# {source.name.split('/')[-1]}: {', '.join(planned.stages[1:])}",
         verdict(outcome),
         f"- **Base model:** {base}, content digest `{source.model.digest[:16]}`",
-        *(f"- **Data:** {line}" for line in _data(planned)),
+        *(f"- **Data:** {line}" for line in _data(planned, "pass")),
+        *(f"- **Text:** `{template}`" for template in _templates(planned)),
+        *(f"- **Measured on:** {line}" for line in _data(planned, "metric")),
         f"- **Made with:** drupe {drupe.__version__}",
-        "",
         "## Recipe",
         "```json\n"
         + json.dumps(planned.workflow.raw.get("passes", {}), indent=2, ensure_ascii=False)
@@ -52,11 +55,22 @@ def model_card(outcome: Outcome) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _data(planned: Plan) -> list[str]:
-    """Return a line for each data file that the passes name: its name and content digest."""
+def _templates(planned: Plan) -> list[str]:
+    """Return the text templates of the data that the passes name, as JSON strings."""
+    found: dict[str | None, None] = {}
+    for step in planned.steps:
+        for name in type(step.operation).model_fields:
+            data = getattr(step.operation, name)
+            if step.role == "pass" and isinstance(data, Dataset):
+                found[data.pre_process_data_config.text_template] = None
+    return [json.dumps(template, ensure_ascii=False) for template in found if template]
+
+
+def _data(planned: Plan, role: str) -> list[str]:
+    """Return a line for each data file that the steps name: its name and content digest."""
     lines: dict[str, None] = {}
     for step in planned.steps:
-        if step.role == "pass":
+        if step.role == role:
             for path in step.operation.input_paths():
                 if path.is_file():
                     digest = planned.cache.digests.digest(path)
@@ -67,7 +81,7 @@ def _data(planned: Plan) -> list[str]:
 def _verified(outcome: Outcome) -> str:
     if not outcome.final.scores:
         return "nothing was measured."
-    measured = ", ".join(name for name, score in outcome.scores.items() if is_measured(score))
+    measured = ", ".join(name for name, score in outcome.scores.items() if score.value is not None)
     runtime = "onnxruntime" if outcome.final.kind == "onnx-genai" else "torch"
     if not measured:
         return "nothing: the target's provider is not on the machine that built it."
@@ -77,9 +91,9 @@ def _verified(outcome: Outcome) -> str:
 
 def _not_run(outcome: Outcome) -> str:
     skipped = [
-        f"{name} ({score['skipped']})"
+        f"{name} ({score.skipped})"
         for name, score in outcome.scores.items()
-        if "skipped" in score
+        if score.skipped is not None
     ]
     others = "any other execution provider, device or machine"
     return "; ".join([*skipped, others]) + "."

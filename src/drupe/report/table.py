@@ -39,7 +39,7 @@ def _metrics(outcome: Outcome) -> list[str]:
         name
         for stage in outcome.stages
         for name, score in stage.scores.items()
-        if "value" in score or "skipped" in score
+        if score.value is not None or score.skipped is not None
     )
     return list(dict.fromkeys(names))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from drupe.outcome import Outcome, Stage, is_measured
+from drupe.outcome import Outcome, Stage
 from drupe.report.words import percent, size
 
 MEANINGS = {
@@ -41,15 +41,17 @@ def verdict(outcome: Outcome) -> str:
 
 
 def _quality(outcome: Outcome, first: Stage, last: Stage) -> str:
-    metric = next((name for name, score in last.scores.items() if is_measured(score)), None)
-    if metric is None or not is_measured(first.scores.get(metric)):
+    metric = next((name for name, score in last.scores.items() if score.value is not None), None)
+    if metric is None:
         return ""
-    before, after = first.scores[metric], last.scores[metric]
-    rows = f" on {after['count']} rows" if metric == "accuracy" else ""
-    if metric == "accuracy":
-        moved = f"from {percent(before['value'])} to {percent(after['value'])}"
+    after, before = last.scores[metric], first.scores.get(metric)
+    if before is None or before.value is None or after.value is None:
+        return ""
+    rows = f" on {after.count} rows" if after.metric == "accuracy" else ""
+    if after.metric == "accuracy":
+        moved = f"from {percent(before.value)} to {percent(after.value)}"
     else:
-        moved = f"from {before['value']:.3g} to {after['value']:.3g}"
+        moved = f"from {before.value:.3g} to {after.value:.3g}"
     return f"{metric.capitalize()}{rows} went {moved}{_flips(outcome, metric, last)}. "
 
 
@@ -57,7 +59,9 @@ def flips(outcome: Outcome, metric: str) -> tuple[int, int] | None:
     """Return (answers that the final model gives otherwise than the tuned one, answers)."""
     tuned = next((stage for stage in outcome.stages if stage.kind == "hf-adapter"), None)
     last = outcome.final
-    if tuned is None or tuned is last or metric not in tuned.answers or metric not in last.answers:
+    if tuned is None or tuned is last or last.scores[metric].metric != "accuracy":
+        return None
+    if metric not in tuned.answers or metric not in last.answers:
         return None
     pairs = list(zip(tuned.answers[metric], last.answers[metric], strict=True))
     return sum(one[0] != other[0] for one, other in pairs), len(pairs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from drupe.outcome import Score
+
 
 def size(count: float) -> str:
     """Return bytes in decimal units, three digits: 4.82 MB."""
@@ -29,17 +31,14 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def score_text(score: dict[str, object] | None) -> str:
+def score_text(score: Score | None) -> str:
     """Return a score with its 95 % interval, or what there is in its place."""
-    if not score:
+    if score is None:
         return ""
-    if score.get("value") is None:
+    if score.value is None:
         return "not run"
-    if score.get("low") is None or score.get("high") is None:
-        return f"{float(str(score['value'])):.4g}"
-    value, low, high = (
-        float(str(score.get(key, score["value"]))) for key in ("value", "low", "high")
-    )
-    if score.get("metric") == "accuracy":
-        return f"{100 * value:.1f} % ({100 * low:.1f}-{100 * high:.1f})"
-    return f"{value:.4g} ({low:.4g}-{high:.4g})"
+    scale, form, unit = (100, ".1f", " %") if score.metric == "accuracy" else (1, ".4g", "")
+    text = f"{scale * score.value:{form}}{unit}"
+    if score.low is None or score.high is None:
+        return text
+    return f"{text} ({scale * score.low:{form}}-{scale * score.high:{form}})"

@@ -70,9 +70,9 @@ class LocalSystem:
             (folder / name).unlink(missing_ok=True)
         self.warm_up()
         process = self._server or _Fresh()
-        pid = process.start(spec_file, folder / "out")
         watch = _Watch(folder / "events", tell)
         try:
+            pid = process.start(spec_file, folder / "out")
             ended = process.wait(POLL_SECONDS, lambda: watch.look(pid))
             watch.look(pid)
         except BaseException:
@@ -137,7 +137,19 @@ def _error(spec: StepSpec, folder: Path, ended: _Ended, watch: _Watch) -> StepEr
     else:
         held = ""
     unsaid = " without having done the step" if ended.status == 0 else ""
-    return StepError(spec.operation, f"its process {death(ended.status)}{held}{unsaid}", remedy)
+    last = _last_line(log) if ended.status > 0 else ""
+    return StepError(
+        spec.operation, f"its process {death(ended.status)}{held}{unsaid}{last}", remedy
+    )
+
+
+def _last_line(log: Path) -> str:
+    """Return what a process that could not say why it failed wrote last: the disk may be full."""
+    try:
+        lines = log.read_text(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return f": {lines[-1]}" if lines else ""
 
 
 class _ForkServer:
@@ -159,6 +171,7 @@ class _ForkServer:
         self._ask({"preload": list(preload)})
 
     def start(self, spec: Path, out: Path) -> int:
+        self._pid = 0
         self._ask({"run": {"spec": str(spec), "out": str(out)}})
         message = self._answer(None)
         assert message is not None
@@ -174,6 +187,10 @@ class _ForkServer:
 
     def kill(self) -> None:
         """Kill the step, and wait until it writes no more: its lock is given up next."""
+        if self._pid == 0:  # asked for, and not known to be started: it dies with the server
+            kill_group(self._process.pid)
+            self._process.wait()
+            return
         with suppress(StepError):  # a dead server has no child
             self._ask({"kill": self._pid})
             self._answer(KILL_SECONDS)

@@ -15,8 +15,8 @@ from drupe.core.job import Job, event_line
 from drupe.core.step import StepSpec, execute
 
 # What dependencies send or print by themselves is off; Hub access is the client's business, so
-# that a step works on files alone. An OpenMP pool that spins long is 4-10x slower on busy cores, one
-# that never spins slower on idle ones. Training on two threads, seconds by GOMP_SPINCOUNT:
+# that a step works on files alone. An OpenMP pool that spins long is 4-10x slower on busy cores,
+# one that never spins is slower on idle ones. Training on two threads, seconds by GOMP_SPINCOUNT:
 #                         0     1000    5000    one thread
 #   cores idle            4.5   3.4     3.3     4.8
 #   both cores busy       9.0   7.2     20.9    5.2

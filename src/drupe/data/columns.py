@@ -1,0 +1,136 @@
+"""Which columns local files show at a glance, before anything is run.
+
+Looks at the first row of a file and no further.  Light: standard library only.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from drupe.core.dataset import Dataset
+from drupe.core.errors import DrupeError, nearest
+from drupe.data.text_template import parse
+
+# A first row that is longer is looked at when the step runs, like all the others.
+MOST_BYTES = 2**20
+MEND = 'Mend the file, or the format in "data_name" (json, csv or parquet).'
+
+
+def check_template(dataset: Dataset) -> None:
+    """Raise DrupeError for a template that cannot be read, or that names no column."""
+    template = dataset.pre_process_data_config.text_template
+    if template is not None and not parse(template).columns:
+        raise DrupeError(
+            "text_template",
+            "names no column: every row would be the same text",
+            "Name columns in braces.",
+        )
+
+
+def check_files(dataset: Dataset) -> None:
+    """Raise DrupeError where the first row shows that the files cannot be read.
+
+    What only the whole file shows is left to `load.rows`; so is a file that is not there to the
+    plan.
+    """
+    source, name = dataset.load_dataset_config, dataset.name
+    for file in source.data_files:
+        if file.is_dir():
+            raise DrupeError(name, f"names {file}, which is a folder", "Name the files in it.")
+    there = [file for file in source.data_files if file.is_file()]
+    if source.data_name == "parquet":
+        return
+    if len(there) == len(source.data_files) and all(map(_is_blank, there)):
+        raise DrupeError(name, "has no rows", "Give a file with at least one row.")
+    _shown(dataset)
+
+
+def check_columns(dataset: Dataset) -> None:
+    """Raise DrupeError for a column that the text needs and the first rows lack."""
+    # A split that begins further down may leave out the row that we see.
+    if dataset.load_dataset_config.split != "train":
+        return
+    for columns in _shown(dataset):
+        for column in needed_columns(dataset):
+            if column not in columns:
+                listed = ", ".join(f'"{each}"' for each in columns) or "none"
+                raise DrupeError(
+                    dataset.name,
+                    f'names the column "{column}", but the data have {listed}'
+                    f"{nearest(column, columns)}",
+                    "Mend the name, or the data.",
+                )
+
+
+def _shown(dataset: Dataset) -> list[tuple[str, ...]]:
+    """Return the columns of each file that shows some."""
+    source = dataset.load_dataset_config
+    if source.data_name == "parquet":
+        return []
+    filled = (file for file in source.data_files if file.is_file() and not _is_blank(file))
+    shown = (columns_of(file, source.data_name, dataset.name) for file in filled)
+    return [columns for columns in shown if columns is not None]
+
+
+def needed_columns(dataset: Dataset) -> tuple[str, ...]:
+    """Return the columns that a row needs to become a text."""
+    preprocess = dataset.pre_process_data_config
+    if preprocess.text_template is not None:
+        return parse(preprocess.text_template).columns
+    return preprocess.text_cols
+
+
+def columns_of(file: Path, format_name: str, name: str) -> tuple[str, ...] | None:
+    """Return the columns of a file's first row; None where a glance does not tell.
+
+    Raises DrupeError, in the words of the data config `name`, for a file of another format.
+    """
+    with file.open("rb") as opened:
+        start = opened.read(MOST_BYTES)
+        whole = not opened.read(1)
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(start, final=whole)
+    except UnicodeDecodeError as fault:
+        raise DrupeError(
+            name,
+            f"names {file}, which cannot be read as {format_name}: it is not UTF-8 ({fault.reason})",
+            "Save the file as UTF-8.",
+        ) from fault
+    if format_name == "csv":
+        try:
+            return tuple(next(csv.reader(io.StringIO(text, newline="")), ()))
+        except csv.Error:  # a field beyond the reader's limit
+            return None
+    return _json_columns(text.lstrip(), file, name, whole=whole)
+
+
+def _json_columns(text: str, file: Path, name: str, *, whole: bool) -> tuple[str, ...] | None:
+    """Return the keys of the first object: a line, or the first item of a list."""
+    if not text:
+        return None
+    if text[0] not in "{[":
+        what = f"names {file}, which cannot be read as json: it begins with {text[:20].splitlines()[0]!r}"
+        raise DrupeError(name, what, MEND)
+    first = text[1:].lstrip() if text[0] == "[" else text
+    if first[:1] != "{":
+        return None
+    try:
+        row: Any = json.JSONDecoder().raw_decode(first)[0]
+    except json.JSONDecodeError as fault:
+        if not whole:
+            return None
+        line = text[: len(text) - len(first) + fault.pos].count("\n") + 1
+        what = f"names {file}, which cannot be read as json: {fault.msg} in line {line}"
+        raise DrupeError(name, what, MEND) from fault
+    except RecursionError:
+        return None
+    return tuple(row)
+
+
+def _is_blank(file: Path) -> bool:
+    return file.stat().st_size < 1024 and not file.read_bytes().strip()
