@@ -1,11 +1,16 @@
 # Two commands: `make demo` and `make test`. Each sets up what it needs, once.
-.PHONY: demo test setup lint types clean
+.PHONY: demo test setup lint types toys clean
 
 demo: setup
 	@.venv/bin/drupe run --config examples/phi3-emotion/olive-config.json
 
-test: lint types
+test: lint types toys
 	@.venv/bin/python -m pytest
+
+# The plug-in that the tests install, as a third party would have it; not part of `make setup`.
+toys: setup
+	@.venv/bin/python -c "import drupe_toys" 2>/dev/null || .venv/bin/python -m pip install --quiet \
+		--no-index --no-deps --no-build-isolation --editable tests/toys
 
 lint: setup
 	@.venv/bin/ruff check .
