@@ -169,9 +169,8 @@ def main() -> None:
             times[name].append(cold(command, scratch, expected))
     again = {name: repeated(command, scratch) for name, (command, _) in commands.items()}
     for name, values in times.items():
-        print(
-            f"{name}: all cached {again[name]:.2f} s; cold: median {statistics.median(values):.2f} s of {sorted(values)}"
-        )
+        middle = statistics.median(values)
+        print(f"{name}: all cached {again[name]:.2f} s; cold: {middle:.2f} s of {sorted(values)}")
     if "olive" in times:
         ratio = statistics.median(times["drupe"]) / statistics.median(times["olive"])
         print(f"drupe / olive: {ratio:.2f}")
