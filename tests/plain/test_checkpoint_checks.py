@@ -104,11 +104,12 @@ def test_a_kind_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_is_no_folder(checkpoint: Path) -> None:
-    file = checkpoint / "model.safetensors"
-    for refused in (located, lambda path: locate_adapter(path.name, path.parent, *base)):
-        base = (located(checkpoint).model, DigestMemo())
-        with pytest.raises(Refused, match=r"model\.safetensors: is a file\n  Give the folder of"):
-            refused(file)
+    base = located(checkpoint).model
+    words = r"model\.safetensors: is a file\n  Give the folder of"
+    with pytest.raises(Refused, match=words):
+        located(checkpoint / "model.safetensors")
+    with pytest.raises(Refused, match=words):
+        locate_adapter("model.safetensors", checkpoint, base, DigestMemo())
 
 
 def make_adapter(folder: Path) -> Path:

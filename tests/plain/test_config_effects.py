@@ -214,12 +214,15 @@ def test_the_same_field_with_two_values_is_refused(workspace: Workspace) -> None
         return 1 + next(index for index, each in enumerate(lines) if text in each)
 
     rank, length, revision = map(line, ('"r": 4', '"max_seq_len": 5', '"one"'))
+    data = "data_configs[0].pre_process_data_config"
+    model = "input_model.hf_config"
     assert [what for what, _ in told] == [
         f"passes.lora.config.r is 64, but passes.lora.r in line {rank} is 4",
-        "data_configs[0].pre_process_data_config.params.max_seq_len is 6, but data_configs[0]."
-        f"pre_process_data_config.max_seq_len in line {length} is 5",
-        'input_model.hf_config.from_pretrained_args.revision is "two", but input_model.hf_config.'
-        f'model_loading_args.revision in line {revision} is "one"',
+        f"{data}.params.max_seq_len is 6, but {data}.max_seq_len in line {length} is 5",
+        (
+            f'{model}.from_pretrained_args.revision is "two", but '
+            f'{model}.model_loading_args.revision in line {revision} is "one"'
+        ),
     ]
     assert {remedy for _, remedy in told} == {"Keep one of them."}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Iterator
 from contextlib import suppress
@@ -307,7 +308,7 @@ def test_no_config_crashes_the_reader(
             within = config
             for step in place[:-1]:
                 within = within[step]
-            within[place[-1]] = value
+            within[place[-1]] = copy.deepcopy(value)  # else a value may come to hold itself
     file = tmp_path_factory.getbasetemp() / "any.json"
     file.write_text(json.dumps(config, indent=1))
     with suppress(Refused):

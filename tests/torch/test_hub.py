@@ -9,21 +9,34 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 COMMIT = "a" * 40
 OTHER_COMMIT = "b" * 40
+NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens
+CONFIG = b'{"model_type": "phi3", "architectures": ["Phi3ForCausalLM"]}'
+HEADER = b'{"weight": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}'
 FILES = {
-    "config.json": b'{"model_type": "phi3"}',
-    "model.safetensors": b"weights",
-    "pytorch_model.bin": b"a pickle, never asked for",
+    "config.json": CONFIG,
+    "model.safetensors": struct.pack("<Q", len(HEADER)) + HEADER + b"ab",
+    "tokenizer.json": b"{}",
+    "LICENSE": b"Apache-2.0",
+    "additional_chat_templates/tool.jinja": b"{{ messages }}",
+}
+NEVER_ASKED_FOR = {
+    "pytorch_model.bin": b"a pickle",
+    "tokenizer.pkl": b"another",
+    "onnx/config.json": b"{}",
+    "picture.png": b"",
 }
 
 
@@ -34,6 +47,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.asked: list[str] = []
         self.commit = COMMIT
+        self.files = {**FILES, **NEVER_ASKED_FOR}
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -50,7 +64,7 @@ class _Answer(BaseHTTPRequestHandler):
         content, headers = self._content()
         self.send_response(404 if content is None else 200)
         if content is None:
-            headers["X-Error-Code"] = "RepoNotFound"
+            headers = {"X-Error-Code": "RepoNotFound", **headers}
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content or b"")))
@@ -69,18 +83,22 @@ class _Answer(BaseHTTPRequestHandler):
                     "size": len(content),
                     "oid": hashlib.sha1(content).hexdigest(),
                 }
-                for name, content in FILES.items()
+                for name, content in self.server.files.items()
             ]
             return json.dumps(tree).encode(), as_json
+        if path.endswith("/revision/absent"):
+            return None, {"X-Error-Code": "RevisionNotFound"}
         if path.startswith("/api/models/owner/tiny"):
-            siblings = [{"rfilename": name} for name in FILES]
+            siblings = [{"rfilename": name} for name in self.server.files]
             return json.dumps(
                 {"id": "owner/tiny", "sha": self.server.commit, "siblings": siblings}
             ).encode(), as_json
-        name = path.rsplit("/", 1)[-1]
-        if path.startswith("/owner/tiny/resolve/") and name in FILES:
-            etag = hashlib.sha256(FILES[name]).hexdigest()
-            return FILES[name], {"ETag": f'"{etag}"', "X-Repo-Commit": self.server.commit}
+        _, _, wanted = path.partition("/resolve/")
+        name = wanted.partition("/")[2]
+        if path.startswith("/owner/tiny/resolve/") and name in self.server.files:
+            content = self.server.files[name]
+            etag = hashlib.sha256(content).hexdigest()
+            return content, {"ETag": f'"{etag}"', "X-Repo-Commit": self.server.commit}
         return None, {}
 
     def log_message(self, *words: object) -> None:
@@ -99,22 +117,35 @@ def hub() -> Iterator[Hub]:
     server.server_close()
 
 
-def plan(folder: Path, endpoint: str, name: str = "owner/tiny") -> subprocess.CompletedProcess[str]:
-    """Return what `drupe run --plan` on a model of the Hub says."""
+def run(
+    folder: Path, endpoint: str, *words: str, model: dict[str, Any] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Return what `drupe run WORDS...` on a model of the Hub says."""
     config = {
-        "input_model": {"type": "HfModel", "model_path": name},
-        "passes": {"builder": {"type": "ModelBuilder", "precision": "int4"}},
+        "input_model": {"type": "HfModel", "model_path": "owner/tiny", **(model or {})},
+        "passes": {"builder": {"type": "ModelBuilder", "precision": "fp32"}},
+        "engine": {"evaluate": "none"},
     }
     (folder / "config.json").write_text(json.dumps(config))
     environment = {**os.environ, "HF_HOME": str(folder / "hub"), "HF_ENDPOINT": endpoint}
     environment.pop("HF_HUB_OFFLINE", None)
     return subprocess.run(
-        [sys.executable, "-m", "drupe", "run", "config.json", "--plan"],
+        [sys.executable, "-m", "drupe", "run", "config.json", *words],
         cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
     )
+
+
+def plan(folder: Path, endpoint: str, **model: Any) -> subprocess.CompletedProcess[str]:
+    """Return what `drupe run --plan` says."""
+    return run(folder, endpoint, "--plan", model=model)
+
+
+def snapshot(folder: Path) -> Path:
+    """Return where the Hub's library has put the files of the model."""
+    return folder / "hub" / "hub" / "models--owner--tiny" / "snapshots" / COMMIT
 
 
 def key_of_builder(shown: str) -> str:
@@ -130,7 +161,9 @@ def endpoint(hub: Hub) -> str:
 def test_is_fetched_once_and_used_offline_from_then_on(hub: Hub, tmp_path: Path) -> None:
     first = plan(tmp_path, endpoint(hub))
     assert first.returncode == 0, first.stderr
-    assert not [path for path in hub.asked if "pytorch_model.bin" in path]
+    fetched = {path for path in snapshot(tmp_path).rglob("*") if path.is_file()}
+    assert {path.relative_to(snapshot(tmp_path)).as_posix() for path in fetched} == set(FILES)
+    assert not [path for path in hub.asked if path.endswith(tuple(NEVER_ASKED_FOR))]
     hub.asked.clear()
     second = plan(tmp_path, endpoint(hub))
     assert second.returncode == 0, second.stderr
@@ -150,16 +183,79 @@ def test_the_commit_is_in_the_key(hub: Hub, tmp_path: Path) -> None:
     assert keys[0] != keys[1]
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_missing_is_fetched_again(name: str, hub: Hub, tmp_path: Path) -> None:
+    first = plan(tmp_path, endpoint(hub))
+    assert first.returncode == 0, first.stderr
+    (snapshot(tmp_path) / name).unlink()
+    second = plan(tmp_path, endpoint(hub))
+    assert second.returncode == 0, second.stderr
+    assert (snapshot(tmp_path) / name).read_bytes() == FILES[name]
+    assert key_of_builder(first.stdout) == key_of_builder(second.stdout)
+
+
+def test_a_shard_that_is_missing_is_told_without_the_hub(hub: Hub, tmp_path: Path) -> None:
+    """As another program may have left it, or an older version of the Hub's library."""
+    shards = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    hub.files["model.safetensors.index.json"] = json.dumps(shards).encode()
+    done = plan(tmp_path, endpoint(hub))
+    assert done.returncode == 2
+    assert "lacks model-2.safetensors, which model.safetensors.index.json names" in done.stderr
+
+
+def test_what_is_here_in_part_is_told_when_the_hub_is_out_of_reach(
+    hub: Hub, tmp_path: Path
+) -> None:
+    assert plan(tmp_path, endpoint(hub)).returncode == 0
+    (snapshot(tmp_path) / "LICENSE").unlink()
+    done = plan(tmp_path, NOWHERE)
+    assert done.returncode == 1
+    assert '"owner/tiny" is here in part only, and the Hub cannot be reached: ' in done.stderr
+
+
 def test_an_unknown_name_is_refused(hub: Hub, tmp_path: Path) -> None:
-    done = plan(tmp_path, endpoint(hub), "owner/other")
+    done = plan(tmp_path, endpoint(hub), model_path="owner/other")
     assert done.returncode == 2
     assert '"owner/other" is neither a folder (' in done.stderr
     assert "for a gated or private model set HF_TOKEN" in done.stderr
     assert "Traceback" not in done.stderr
 
 
+def test_a_name_that_the_hub_does_not_allow_is_refused(tmp_path: Path) -> None:
+    done = plan(tmp_path, NOWHERE, model_path="owner/a--b")
+    assert done.returncode == 2
+    assert "and no name on the Hub" in done.stderr
+
+
+def test_an_unknown_revision_is_refused(hub: Hub, tmp_path: Path) -> None:
+    done = plan(tmp_path, endpoint(hub), load_kwargs={"revision": "absent"})
+    assert done.returncode == 2
+    words = 'input_model.load_kwargs.revision: is "absent", which "owner/tiny" does not have'
+    assert words in done.stderr
+
+
 def test_a_hub_out_of_reach_is_told(tmp_path: Path) -> None:
-    done = plan(tmp_path, "http://127.0.0.1:9")  # the discard port: nothing listens
+    done = plan(tmp_path, NOWHERE)
     assert done.returncode == 1
-    assert "the Hub cannot be reached" in done.stderr
+    assert "the Hub cannot be reached: [Errno 111] Connection refused" in " ".join(
+        done.stderr.split()
+    )
+    assert "internet connection" not in done.stderr, "no essay"
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_of_the_hub_runs_to_its_end(hub: Hub, tmp_path: Path, tiny_phi3: Path) -> None:
+    """The files of the Hub's cache are links to files beside it."""
+    hub.files = {file.name: file.read_bytes() for file in tiny_phi3.iterdir()}
+    done = run(tmp_path, endpoint(hub))
+    assert done.returncode == 0, done.stderr
+    assert (snapshot(tmp_path) / "model.safetensors").is_symlink()
+    output = tmp_path / "drupe-output"
+    assert list(output.rglob("genai_config.json"))
+    report = json.loads(next(output.rglob("report.json")).read_text())
+    sizes = sum(map(len, hub.files.values()))
+    assert report["stages"][0]["size_bytes"] == sizes
+    hub.asked.clear()
+    again = run(tmp_path, endpoint(hub))
+    assert again.returncode == 0, again.stderr
+    assert hub.asked == []

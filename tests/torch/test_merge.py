@@ -18,8 +18,9 @@ from transformers import AutoModelForCausalLM
 from drupe.checkpoint.tensors import open_checkpoint, tensor_bytes
 from drupe.checkpoint.writer import CheckpointWriter
 from drupe.core.errors import DrupeError
+from drupe.core.files import files_below
 from drupe.core.job import Job
-from drupe.core.model import Model
+from drupe.core.model import Model, model_files
 from drupe.finetune.merge import merge
 from drupe.finetune.merge_proof import prove, rounding_bound
 from drupe.finetune.passes import MergeAdapterWeights, MergeProof
@@ -420,3 +421,21 @@ def test_proof_without_tokenizer(adapter: Model, tmp_path: Path) -> None:
     score, _ = run_proof(merged, adapter, tmp_path / "proof")
     assert score["passed"] is True
     assert score["positions"] == 4 * 48
+
+
+def test_what_is_delivered_is_in_the_models_digest(adapter: Model, tmp_path: Path) -> None:
+    """Whatever merging copies is what `model_files` says that the model is."""
+    assert adapter.base is not None
+    base = tmp_path / "base"
+    shutil.copytree(adapter.base.path, base)
+    (base / "additional_chat_templates").mkdir()
+    for name in ("LICENSE", "NOTICE.md", "source.spm", "vocab.bpe", "tokenizer.own", "own.py"):
+        (base / name).write_text("x")
+    (base / "additional_chat_templates" / "tool.jinja").write_text("x")
+    for name in ("README.md", "tokenizer.pkl", "picture.png"):
+        (base / name).write_text("x")
+    on_base = Model("hf-adapter", adapter.path, "", Model("hf", base, ""))
+    merged, _, _ = run_merge(on_base, tmp_path / "out")
+    delivered = {file.relative_to(merged.path) for file in files_below(merged.path)}
+    known = {file.relative_to(base) for file in model_files(base)}
+    assert delivered == known

@@ -23,7 +23,9 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "hf": Kind("Hugging Face checkpoint", ("config.json", "*.safetensors")),
     "hf-adapter": Kind("PEFT adapter", ("adapter_config.json", "adapter_model.safetensors"), True),
-    "onnx-genai": Kind("ONNX model for ONNX Runtime GenAI", ("genai_config.json", "*.onnx"), on_target=True),
+    "onnx-genai": Kind(
+        "ONNX model for ONNX Runtime GenAI", ("genai_config.json", "*.onnx"), on_target=True
+    ),
     "files": Kind("folder of files", ("*",)),
     "score": Kind("measured score", ("score.json",)),
 }

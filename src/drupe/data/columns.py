@@ -98,7 +98,8 @@ def columns_of(file: Path, format_name: str, name: str) -> tuple[str, ...] | Non
     except UnicodeDecodeError as fault:
         raise DrupeError(
             name,
-            f"names {file}, which cannot be read as {format_name}: it is not UTF-8 ({fault.reason})",
+            f"names {file}, which cannot be read as {format_name}: it is not UTF-8 "
+            f"({fault.reason})",
             "Save the file as UTF-8.",
         ) from fault
     if format_name == "csv":
@@ -114,7 +115,8 @@ def _json_columns(text: str, file: Path, name: str, *, whole: bool) -> tuple[str
     if not text:
         return None
     if text[0] not in "{[":
-        what = f"names {file}, which cannot be read as json: it begins with {text[:20].splitlines()[0]!r}"
+        start = text[:20].splitlines()[0]
+        what = f"names {file}, which cannot be read as json: it begins with {start!r}"
         raise DrupeError(name, what, MEND)
     first = text[1:].lstrip() if text[0] == "[" else text
     if first[:1] != "{":
