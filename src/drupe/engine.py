@@ -13,7 +13,6 @@ from drupe import plan
 from drupe.config.load import load
 from drupe.config.schema import Workflow
 from drupe.core.cache import Result
-from drupe.core.files import files_below
 from drupe.core.model import KINDS, Model
 from drupe.core.process import usable_cores
 from drupe.core.step import StepSpec
@@ -148,9 +147,7 @@ def stage_of(planned: Plan, name: str, results: dict[str, Result]) -> Stage:
         name=name,
         kind=model.kind,
         model=model,
-        size_bytes=made.size_bytes
-        if made
-        else sum(f.stat().st_size for f in files_below(model.path)),
+        size_bytes=made.size_bytes if made else planned.source.size_bytes,
         seconds=made.seconds if made else 0.0,
         peak_bytes=made.peak_bytes if made else 0,
         facts=made.facts if made else {},

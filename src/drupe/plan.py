@@ -85,7 +85,8 @@ def make(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) ->
     folder = Path(workflow.file).resolve().parent
     cache = Cache((folder / workflow.engine.cache_dir).resolve(), warn)
     check_writable(cache.folder, "engine.cache_dir")
-    source = _source(workflow, folder, cache.digests)
+    metrics, notes = _metrics(workflow)
+    source = _source(workflow, folder, cache.digests, _needs_tokenizer(workflow, metrics))
     for key in ("cache_dir", "output_dir"):
         written = (folder / getattr(workflow.engine, key)).resolve()
         inside = source.model.kind == "files" and written.is_relative_to(source.model.path)
@@ -95,7 +96,6 @@ def make(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) ->
                 f"{written} lies in the input model's folder, which each run would then change",
                 "Name a folder beside it.",
             )
-    metrics, notes = _metrics(workflow)
     chain = _Chain(workflow, cache, source, metrics)
     chain.measure(INPUT, first=True, last=not workflow.passes)
     for index, named in enumerate(workflow.passes):
@@ -104,7 +104,9 @@ def make(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) ->
     return Plan(workflow, source, cache, tuple(chain.steps), tuple(notes))
 
 
-def _source(workflow: Workflow, folder: Path, digests: DigestMemo) -> Located:
+def _source(
+    workflow: Workflow, folder: Path, digests: DigestMemo, needs_tokenizer: bool
+) -> Located:
     asked = workflow.input_model
     if asked.type == "Files":
         return locate_files(asked.model_path, folder, digests)
@@ -114,11 +116,19 @@ def _source(workflow: Workflow, folder: Path, digests: DigestMemo) -> Located:
         asked.load_kwargs.revision,
         asked.load_kwargs.trust_remote_code,
         digests,
+        needs_tokenizer=needs_tokenizer,
     )
     if asked.adapter_path is None:
         return located
     adapter = locate_adapter(asked.adapter_path, folder, located.model, digests)
     return Located(adapter, located.name, located.revision)
+
+
+def _needs_tokenizer(workflow: Workflow, metrics: list[NamedMetric]) -> bool:
+    """Return whether any step reads text: each that does loads its tokenizer by transformers."""
+    passes = [named.step for named in workflow.passes]
+    operations: list[Operation] = [*passes, *(named.metric for named in metrics)]
+    return any("transformers" in operation.libraries for operation in operations)
 
 
 class _Chain:

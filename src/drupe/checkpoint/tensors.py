@@ -21,10 +21,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from drupe.core.errors import DrupeError
+from drupe.core.model import PICKLES
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
-PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 COPY_BYTES = 8 * 2**20
 # The same limit as safetensors' own reader has: a longer header is an attack, not a model.
 HEADER_BYTES_MOST = 100_000_000

@@ -1,7 +1,7 @@
 """Olive's words read into ours: one pure function a rule, applied in this order.
 
 Each rule takes the config as far as it is upgraded, changes what it is about, and tells what it
-changed in one `Note`. The numbers N1-N16 are those of the table in docs/olive.md.
+changed in one `Note`. The numbers are those by which a rule is told and tested.
 
     rule    from                                          to
     N11     {"type": T, "config": {...}}                  {"type": T, ...}

@@ -19,11 +19,11 @@ from typing import Any
 
 import torch
 
-from drupe.checkpoint.tensors import PICKLES, Checkpoint, TensorSpec, open_checkpoint, tensor_bytes
+from drupe.checkpoint.tensors import Checkpoint, TensorSpec, open_checkpoint, tensor_bytes
 from drupe.checkpoint.writer import CheckpointWriter
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
-from drupe.core.model import Model
+from drupe.core.model import Model, model_files
 from drupe.finetune.passes import MergeAdapterWeights
 
 WHERE = "MergeAdapterWeights"
@@ -48,8 +48,6 @@ HONOURED = {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"}
 HARMLESS_STARTS: tuple[Any, ...] = (True, False, None, "gaussian", "eva", "orthogonal")
 OUTPUT_LAYERS = ("lm_head", "embed_out", "output_layer")
 
-COPIED_SUFFIXES = (".json", ".txt", ".model", ".jinja", ".tiktoken", ".spm", ".py")
-COPIED_NAMES = ("LICENSE", "NOTICE", "LICENSE.md", "NOTICE.md")
 TOKENIZER_FILES = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
     *("spiece.model", "*.tiktoken", "chat_template*", "additional_chat_templates/*.jinja"),
@@ -360,17 +358,17 @@ def _merged_parts(
 
 def _copy_other_files(base: Path, adapter: Path, out: Path) -> None:
     """Copy what a model is besides its weights; the tokenizer that was trained with wins."""
-    for file in sorted(base.iterdir()):
-        wanted = file.suffix in COPIED_SUFFIXES or file.name in COPIED_NAMES
-        if wanted and file.is_file() and not file.name.endswith(".index.json"):
-            shutil.copyfile(file, out / file.name)
-    for folder in (base, adapter):
-        for file in _tokenizer_files(folder):
-            target = out / file.relative_to(folder)
-            target.parent.mkdir(exist_ok=True)
-            shutil.copyfile(file, target)
+    besides = [(base, file) for file in model_files(base) if not _holds_weights(file)]
+    trained = [
+        (adapter, file)
+        for file in model_files(adapter)
+        if any(file.match(pattern) for pattern in TOKENIZER_FILES)
+    ]
+    for folder, file in [*besides, *trained]:
+        copied = out / file.relative_to(folder)
+        copied.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, copied)
 
 
-def _tokenizer_files(folder: Path) -> list[Path]:
-    found = {file for pattern in TOKENIZER_FILES for file in folder.glob(pattern)}
-    return sorted(file for file in found if file.is_file() and file.suffix not in PICKLES)
+def _holds_weights(file: Path) -> bool:
+    return file.suffix == ".safetensors" or file.name.endswith(".safetensors.index.json")
