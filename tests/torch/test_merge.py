@@ -15,9 +15,11 @@ from safetensors.torch import load_file, save_file
 from tiny_models import make_tiny_phi3
 from transformers import AutoModelForCausalLM
 
+from drupe import plan
 from drupe.checkpoint.tensors import open_checkpoint, tensor_bytes
 from drupe.checkpoint.writer import CheckpointWriter
-from drupe.core.errors import DrupeError
+from drupe.config.load import load
+from drupe.core.errors import DrupeError, Refused
 from drupe.core.files import files_below
 from drupe.core.job import Job
 from drupe.core.model import Model, model_files
@@ -439,3 +441,30 @@ def test_what_is_delivered_is_in_the_models_digest(adapter: Model, tmp_path: Pat
     delivered = {file.relative_to(merged.path) for file in files_below(merged.path)}
     known = {file.relative_to(base) for file in model_files(base)}
     assert delivered == known
+
+
+def plan_without_tokenizer(adapter: Model, folder: Path, passes: dict[str, Any]) -> plan.Plan:
+    """Return the plan of `passes` on the adapter's base, which is given no tokenizer."""
+    assert adapter.base is not None
+    base = folder / "base"
+    shutil.copytree(adapter.base.path, base, ignore=shutil.ignore_patterns("tokenizer*"))
+    shutil.copytree(adapter.path, folder / "adapter")
+    config = {
+        "input_model": {"type": "HfModel", "model_path": "base", "adapter_path": "adapter"},
+        "passes": passes,
+        "engine": {"evaluate": "none"},
+    }
+    file = folder / "config.json"
+    file.write_text(json.dumps(config))
+    return plan.make(load(file))
+
+
+def test_a_tokenizer_is_asked_for_where_text_is_read(adapter: Model, tmp_path: Path) -> None:
+    merging = {"merge": {"type": "MergeAdapterWeights"}}
+    exporting = {**merging, "builder": {"type": "ModelBuilder", "precision": "fp32"}}
+    (tmp_path / "merging").mkdir()
+    (tmp_path / "exporting").mkdir()
+    planned = plan_without_tokenizer(adapter, tmp_path / "merging", merging)
+    assert [step.name for step in planned.steps] == ["merge", "merge: proof"]
+    with pytest.raises(Refused, match=r"base: has no tokenizer \(tokenizer\.json, "):
+        plan_without_tokenizer(adapter, tmp_path / "exporting", exporting)
