@@ -164,13 +164,15 @@ def main() -> None:
         olive = [arguments.olive, "run", "--config", "olive.json"]
         commands["olive"] = (olive, "olive-output/**/model.onnx")
     times: dict[str, list[float]] = {name: [] for name in commands}
+    again: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(arguments.runs):
         for name, (command, expected) in commands.items():
             times[name].append(cold(command, scratch, expected))
-    again = {name: repeated(command, scratch) for name, (command, _) in commands.items()}
-    for name, values in times.items():
-        middle = statistics.median(values)
-        print(f"{name}: all cached {again[name]:.2f} s; cold: {middle:.2f} s of {sorted(values)}")
+            again[name].append(repeated(command, scratch))
+    for name in commands:
+        for what, values in (("cold", times[name]), ("all cached", again[name])):
+            shown = ", ".join(f"{seconds:.2f}" for seconds in sorted(values))
+            print(f"{name}, {what}: {statistics.median(values):.2f} s ({shown})")
     if "olive" in times:
         ratio = statistics.median(times["drupe"]) / statistics.median(times["olive"])
         print(f"drupe / olive: {ratio:.2f}")
