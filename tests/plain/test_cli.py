@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def test_help_names_every_verb(words: list[str], capsys: Captured) -> None:
         assert line in told.out
     assert "step" not in told.out.replace("the steps", "").split()
     assert max(map(len, told.out.splitlines())) <= 100
+    assert len(told.out.splitlines()) <= 30
+    assert len(re.findall(r"^\S.*:$", told.out, re.MULTILINE)) == 3, "groups"
     assert told.err == ""
 
 
@@ -40,11 +43,23 @@ def test_an_unknown_verb_is_told_with_the_nearest(capsys: Captured) -> None:
     assert told.out == ""
 
 
-@pytest.mark.parametrize("words", [["run", "--help"], ["chat", "--help"], ["passes", "--help"]])
-def test_each_verb_has_a_help(words: list[str], capsys: Captured) -> None:
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_verb_has_a_help_with_two_examples(verb: str, capsys: Captured) -> None:
     with pytest.raises(SystemExit, match="0"):
-        main(words)
-    assert f"usage: drupe {words[0]}" in capsys.readouterr().out
+        main([verb, "--help"])
+    shown = capsys.readouterr().out
+    assert f"usage: drupe {verb}" in shown
+    first, second = shown.rstrip().splitlines()[-2:]
+    assert first.startswith(f"  drupe {verb}")
+    assert second.startswith(f"  drupe {verb} ")
+
+
+@pytest.mark.parametrize("option", ["--dry_run", "--dry-run"])
+def test_underscores_are_read_as_dashes(
+    option: str, workspace: Workspace, capsys: Captured
+) -> None:
+    assert main(["run", f"--run_config={workspace.write()}", option]) == 0
+    assert "2 of 2 steps to run" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -12,19 +12,21 @@ import sys
 
 from drupe import __version__
 
-# verb -> one line for the help. Each has a file here with add_arguments(parser) and run(arguments).
-VERBS = {
-    "run": "do the job that a config describes",
-    "chat": "talk to a model that a run gave",
-    "passes": "list the passes, or the fields of one",
+# group -> {verb: one line for the help}. Each verb has a file here with EXAMPLES (two lines),
+# add_arguments(parser) and run(arguments).
+GROUPS = {
+    "The job": {
+        "run": "do the job that a config describes",
+    },
+    "What it gave": {
+        "chat": "talk to a model that a run gave",
+    },
+    "What there is": {
+        "passes": "list the passes, or the fields of one",
+    },
 }
+VERBS = {verb: line for verbs in GROUPS.values() for verb, line in verbs.items()}
 HIDDEN = ("step",)
-EXAMPLES = """\
-Examples:
-  drupe run olive-config.json          run the whole job
-  drupe run olive-config.json --plan   show what would be done
-  drupe chat OUTPUT                    talk to the result
-"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,12 +48,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _help() -> str:
     width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:<{width}}  {line}" for verb, line in VERBS.items())
+    groups = "\n\n".join(
+        "\n".join([f"{group}:", *(f"  {verb:<{width}}  {line}" for verb, line in verbs.items())])
+        for group, verbs in GROUPS.items()
+    )
     return (
         "drupe: a language model, a target and one config file in, the best model that the target "
         "can\nrun out: tuned, merged, quantized, exported, measured.\n\n"
-        f"drupe VERB ... (drupe VERB --help tells more)\n\n{verbs}\n\n{EXAMPLES}"
+        f"drupe VERB ... (drupe VERB --help tells more)\n\n{groups}"
     )
+
+
+def _dashed(word: str) -> str:
+    """Return an option with dashes where Olive's users write underscores."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 def _unknown(verb: str) -> int:
@@ -73,11 +84,12 @@ def _run(verb: str, words: list[str]) -> int:
         parser = argparse.ArgumentParser(
             prog=f"drupe {verb}",
             description=module.__doc__,
+            epilog=f"Examples:\n{module.EXAMPLES}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(parser)
         parser.add_argument("--debug", action="store_true", help="show tracebacks")
-        status: int = module.run(parser.parse_args(words))
+        status: int = module.run(parser.parse_args(list(map(_dashed, words))))
         sys.stdout.flush()
         return status
     except KeyboardInterrupt:

@@ -15,6 +15,11 @@ from typing import Any
 
 from drupe.core.errors import Refused
 
+EXAMPLES = """\
+  drupe chat models/phi3-emotion
+  drupe chat models/phi3-emotion --prompt "A spider!" --choices joy,sadness,fear,surprise
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `drupe chat`."""

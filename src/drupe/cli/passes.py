@@ -10,6 +10,11 @@ from rich.table import Table
 
 from drupe.catalog import PASSES
 
+EXAMPLES = """\
+  drupe passes
+  drupe passes LoRA
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `drupe passes`."""

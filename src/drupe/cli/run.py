@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import argparse
 import signal
-from pathlib import Path
 
 from drupe import engine, plan
+from drupe.cli.job import add_job_arguments, read_job
 from drupe.cli.progress import Terminal
-from drupe.config.load import load
-from drupe.core.errors import Refused
 from drupe.output import refuse_foreign
+
+EXAMPLES = """\
+  drupe run olive-config.json
+  drupe run olive-config.json --target cuda -o models/cuda
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `drupe run`."""
-    parser.add_argument("file", nargs="?", metavar="FILE", help="the config")
-    parser.add_argument("--config", "--run-config", dest="config", metavar="FILE", help="the same")
-    parser.add_argument("--system", metavar="local", help="run every step here")
-    parser.add_argument("--target", metavar="cpu|cuda|dml|webgpu", help="make the model for this")
-    parser.add_argument("-o", "--output", metavar="DIR", help="where the result goes")
+    add_job_arguments(parser)
     parser.add_argument("--force", action="store_true", help="work again what is in the cache")
     parser.add_argument("--plan", "--dry-run", action="store_true", help="show the steps, run none")
 
@@ -40,10 +39,7 @@ def stop_when_told_to() -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the config; return 0 (failures are raised)."""
-    if bool(arguments.file) == bool(arguments.config):
-        raise Refused("drupe run", "needs one config", "Write: drupe run FILE")
-    file = Path(arguments.file or arguments.config)
-    workflow = load(file, arguments.system, arguments.target, arguments.output)
+    workflow = read_job(arguments, "run")
     terminal = Terminal()
     stop_when_told_to()
     if arguments.plan:

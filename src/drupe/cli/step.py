@@ -8,6 +8,10 @@ from pathlib import Path
 from drupe.core.process import die_with_parent
 from drupe.systems.worker import quiet_dependencies, run_step
 
+EXAMPLES = """\
+  drupe step --spec step.json --out result
+"""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `drupe step`."""
