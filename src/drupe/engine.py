@@ -48,20 +48,25 @@ def run(
     system: str | None = None,
     target: str | None = None,
     output: str | None = None,
+    settings: Sequence[str] = (),
+    strict: bool = False,
     force: bool = False,
     listener: Listener | None = None,
 ) -> Outcome:
     """Do the job that `config` describes, and return its outcome.
 
     config: a file, or a workflow that `config.load` returned. system, target, output: in place
-    of what the file says (see `config.load.load`). force: work again what is in the cache.
+    of what the file says; settings: ("passes.lora.r=16", ...), likewise; strict: a warning is a
+    fault (see `config.load.load`). force: work again what is in the cache.
     Raises ConfigError, Refused before any work; StepError when a step fails, with what was
     finished before it kept.
     """
     started = time.monotonic()
     heard = listener or Listener()
     workflow = (
-        config if isinstance(config, Workflow) else load(Path(config), system, target, output)
+        config
+        if isinstance(config, Workflow)
+        else load(Path(config), system, target, output, settings, strict=strict)
     )
     planned = plan.make(workflow, heard.warning)
     refuse_foreign(planned)

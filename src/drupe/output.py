@@ -188,6 +188,7 @@ def lock(planned: Plan) -> dict[str, Any]:
         "format": FORMAT,
         "drupe": drupe.__version__,
         "config": planned.workflow.raw,
+        "set": list(planned.workflow.settings),
         "target": planned.workflow.target.model_dump(),
         "input_model": {
             "name": planned.source.name,

@@ -25,6 +25,7 @@ from drupe.core.errors import Refused
 from drupe.core.files import check_writable, files_below
 from drupe.core.model import KINDS
 from drupe.core.operation import Operation, Pass
+from drupe.core.resource import Remote
 from drupe.core.target import Target
 from drupe.resources.models import Located, locate, locate_adapter, locate_files
 
@@ -108,6 +109,12 @@ def _source(
     workflow: Workflow, folder: Path, digests: DigestMemo, needs_tokenizer: bool
 ) -> Located:
     asked = workflow.input_model
+    if isinstance(asked.model_path, Remote):
+        raise Refused(
+            "input_model.model_path",
+            f"is {asked.model_path.uri}, and this version fetches nothing from AzureML",
+            "Download it, and give its folder.",
+        )
     if asked.type == "Files":
         return locate_files(asked.model_path, folder, digests)
     located = locate(

@@ -42,7 +42,7 @@ LIGHT_PACKAGES = {
 }  # fmt: skip
 # Declarations, in packages whose other files are heavy.
 LIGHT_FILES = {"passes", "metrics", "training_args", "text_template", "columns", "__init__"}
-LIGHT_LIBRARIES = {"pydantic", "rich", "pytest"}
+LIGHT_LIBRARIES = {"pydantic", "rich", "pytest", "yaml"}
 FEW_LINES = 400
 
 

@@ -217,11 +217,11 @@ def test_the_same_field_with_two_values_is_refused(workspace: Workspace) -> None
     data = "data_configs[0].pre_process_data_config"
     model = "input_model.hf_config"
     assert [what for what, _ in told] == [
-        f"passes.lora.config.r is 64, but passes.lora.r in line {rank} is 4",
-        f"{data}.params.max_seq_len is 6, but {data}.max_seq_len in line {length} is 5",
+        f"passes.lora.config.r is 64, but passes.lora.r (config.json:{rank}) is 4",
+        f"{data}.params.max_seq_len is 6, but {data}.max_seq_len (config.json:{length}) is 5",
         (
             f'{model}.from_pretrained_args.revision is "two", but '
-            f'{model}.model_loading_args.revision in line {revision} is "one"'
+            f'{model}.model_loading_args.revision (config.json:{revision}) is "one"'
         ),
     ]
     assert {remedy for _, remedy in told} == {"Keep one of them."}

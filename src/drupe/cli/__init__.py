@@ -22,6 +22,7 @@ GROUPS = {
         "chat": "talk to a model that a run gave",
     },
     "What there is": {
+        "config": "check a config, rewrite it in today's words, print its schema",
         "passes": "list the passes, or the fields of one",
     },
 }

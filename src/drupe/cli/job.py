@@ -17,6 +17,15 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", metavar="local", help="run every step here")
     parser.add_argument("--target", metavar="cpu|cuda|dml|webgpu", help="make the model for this")
     parser.add_argument("-o", "--output", metavar="DIR", help="where the result goes")
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="passes.lora.r=16, in place of what the config says there (repeatable)",
+    )
+    parser.add_argument("--strict", action="store_true", help="take every warning for an error")
 
 
 def read_job(arguments: argparse.Namespace, verb: str) -> Workflow:
@@ -24,4 +33,11 @@ def read_job(arguments: argparse.Namespace, verb: str) -> Workflow:
     if bool(arguments.file) == bool(arguments.config):
         raise Refused(f"drupe {verb}", "needs one config", f"Write: drupe {verb} FILE")
     file = Path(arguments.file or arguments.config)
-    return load(file, arguments.system, arguments.target, arguments.output)
+    return load(
+        file,
+        arguments.system,
+        arguments.target,
+        arguments.output,
+        arguments.settings,
+        strict=arguments.strict,
+    )

@@ -55,7 +55,11 @@ def idle_of_model(model: InputModel, folder: Path) -> Iterator[Found]:
         for name in ("adapter_path", "load_kwargs"):
             if name in model.model_fields_set:
                 yield (*place, name), "has no effect on a folder of files"
-    elif model.load_kwargs.revision is not None and (folder / model.model_path).is_dir():
+    elif (
+        model.load_kwargs.revision is not None
+        and isinstance(model.model_path, str)
+        and (folder / model.model_path).is_dir()
+    ):
         why = f"has no effect on a local folder ({model.model_path}): it is about the Hub"
         yield (*place, "load_kwargs", "revision"), why
 
@@ -76,10 +80,10 @@ def unused_host(
     )
 
 
-def told(found: Iterator[Found], root: Map, file: str) -> list[str]:
+def told(found: Iterator[Found], root: Map) -> list[str]:
     """Return each as a line for the user, with where it was written; none twice."""
     lines = []
     for place, why in found:
         origin = origin_of(root, place)
-        lines.append(f"{file}:{origin.line}: {origin.path} {why}")
+        lines.append(f"{origin.where}: {origin.path} {why}")
     return list(dict.fromkeys(lines))

@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from drupe.config.olive import DATA_NAMES, PASS_NAMES, TRAINING_NAMES
+from drupe.config.dialects.names import DATA_NAMES, PASS_NAMES, TRAINING_NAMES
 from drupe.config.source import Items, Map, Origin, origin_of
 from drupe.core.dataset import Part
 from drupe.core.errors import Fault, closest
@@ -24,14 +24,14 @@ FILLED_IN: dict[type[BaseModel], str] = {
 
 
 def faults_of(
-    error: ValidationError, schema: type[BaseModel], file: str, root: Map, place: Place
+    error: ValidationError, schema: type[BaseModel], root: Map, place: Place
 ) -> list[Fault]:
     """Return a fault for each error of validating the entry of `root` at `place`."""
     faults = []
     for found in error.errors(include_url=False):
         location = _written(root, place, found["loc"], missing=found["type"] == "missing")
         origin = origin_of(root, (*place, *location))
-        faults.append(_fault(found, schema, file, origin, location))
+        faults.append(_fault(found, schema, origin, location))
     return faults
 
 
@@ -66,13 +66,11 @@ def _written(root: Map, place: Place, location: Place, *, missing: bool) -> Plac
     return tuple(kept)
 
 
-def _fault(
-    found: Any, schema: type[BaseModel], file: str, origin: Origin, location: Place
-) -> Fault:
+def _fault(found: Any, schema: type[BaseModel], origin: Origin, location: Place) -> Fault:
     name = str(location[-1]) if location else ""
     parent = _schema_at(schema, location[:-1])
     known = _writable(parent) if parent else []
-    where = f"{file}:{origin.line}"
+    where = origin.where
     if found["type"] == "missing":
         remedy = f'Add "{name}".{_description(parent, name)}'
         return Fault(where, f"{_path(origin, location)} is missing", remedy)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from drupe.core.operation import Metric, Pass
+from drupe.core.resource import AzureMLClient, Remote, kind_of
 from drupe.core.target import Target
 
 
@@ -37,8 +38,10 @@ class InputModel(Section):
 
     type: Literal["HfModel", "Files"]
     """HfModel: a Hugging Face checkpoint. Files: a folder, for passes over files."""
-    model_path: str
-    """A local folder (relative to the config's), or a name on the Hub."""
+    model_path: Annotated[
+        Annotated[str, Tag("local")] | Annotated[Remote, Tag("remote")], Discriminator(kind_of)
+    ]
+    """A local folder (relative to the config's), a name on the Hub, or a model on AzureML."""
     adapter_path: str | None = None
     """Folder of a PEFT adapter of that model."""
     task: Literal["text-generation", "text-generation-with-past"] = "text-generation"
@@ -71,6 +74,14 @@ class ContainerConfig(Section):
     version: str | None = None
 
 
+class EnvironmentConfig(Section):
+    """`aml_environment_config`: an environment that is registered in the workspace."""
+
+    name: str
+    version: str | None = None
+    label: str | None = None
+
+
 class AzureMLConfig(Section):
     """An AzureML compute; steps do not run there in this version."""
 
@@ -79,6 +90,8 @@ class AzureMLConfig(Section):
     hf_token: bool = False
     aml_compute: str
     aml_docker_config: ContainerConfig | None = None
+    aml_environment_config: EnvironmentConfig | None = None
+    azureml_client_config: AzureMLClient | None = None
     instance_count: int = 1
     tags: dict[str, str] = {}
 
@@ -139,6 +152,7 @@ class Workflow:
 
     raw: the canonical config as JSON values, for the lock file.
     notes: one line for each thing that was read otherwise than it was written.
+    settings: what was said in place of the file's values. strict: a warning is a fault.
     """
 
     file: str
@@ -149,3 +163,5 @@ class Workflow:
     target: Target
     raw: dict[str, Any]
     notes: tuple[Said, ...]
+    settings: tuple[str, ...] = ()
+    strict: bool = False

@@ -1,12 +1,13 @@
 """A config file as plain values that remember where they were written.
 
-`Map` and `Items` are a dict and a list whose entries know their origin (line and path in the
-file as the user wrote it), so that a fault that is found after all upgrades still points there.
+`Map` and `Items` are a dict and a list whose entries know their origin (file, line and path as the
+user wrote it), so that a fault that is found after all upgrades still points there.
 """
 
 from __future__ import annotations
 
 import bisect
+import importlib
 import json
 import re
 from dataclasses import dataclass
@@ -18,17 +19,24 @@ from drupe.core.errors import ConfigError, Fault, Refused
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an entry stands: its line (from 1) and its path in the user's words."""
+    """Where an entry stands.
 
-    line: int
+    where: "config.json:12" (lines from 1), or the option that says it. path: in the user's words.
+    """
+
+    where: str
     path: str
 
 
-class Map(dict[str, Any]):
-    """A JSON object whose entries know where they come from."""
+NOWHERE = Origin("", "")
 
-    def __init__(self) -> None:
+
+class Map(dict[str, Any]):
+    """An object whose entries know where they come from. origin: of the object itself."""
+
+    def __init__(self, origin: Origin = NOWHERE) -> None:
         super().__init__()
+        self.origin = origin
         self.origins: dict[str, Origin] = {}
 
     def put(self, key: str, value: Any, origin: Origin) -> None:
@@ -48,7 +56,7 @@ class Map(dict[str, Any]):
 
 
 class Items(list[Any]):
-    """A JSON array whose items know where they come from."""
+    """An array whose items know where they come from."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -61,39 +69,77 @@ class Items(list[Any]):
 
 
 def read(file: Path) -> Map:
-    """Return the JSON object in `file`.
+    """Return the object in a JSON or YAML `file` (YAML by its ending .yaml or .yml).
 
     Raises Refused when it cannot be read, ConfigError for faults of syntax and repeated keys.
     """
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as fault:
-        raise Refused(str(file), "there is no such file", "Give the path of a config.") from fault
-    except (OSError, UnicodeDecodeError) as fault:
-        raise Refused(str(file), f"cannot be read: {fault}", "A config is UTF-8 text.") from fault
-    parser = _Parser(text)
-    try:
-        json.loads(text)
-        value, _ = parser.value(parser.start(0), "")
-    except RecursionError as fault:
-        too_deep = Fault(f"{file}:1", "is nested too deeply", "No config needs a hundred levels.")
-        raise ConfigError(str(file), [too_deep]) from fault
-    except json.JSONDecodeError as fault:
-        raise ConfigError(
-            str(file),
-            [Fault(f"{file}:{fault.lineno}", f"is not JSON: {fault.msg}", "Mend this line.")],
-        ) from fault
+    text = _text(file)
+    in_yaml = file.suffix.lower() in (".yaml", ".yml")
+    value, repeated = (parse_yaml if in_yaml else parse_json)(text, file)
     faults = [
-        Fault(f"{file}:{origin.line}", f"{origin.path} is there twice", "Keep one of them.")
-        for origin in parser.repeated
+        Fault(origin.where, f"{origin.path} is there twice", "Keep one of them.")
+        for origin in repeated
     ]
     if faults:
         raise ConfigError(str(file), faults)
     if not isinstance(value, Map):
-        raise ConfigError(
-            str(file),
-            [Fault(f"{file}:1", "is not a JSON object", "Begin it with {.")],
-        )
+        what = "is not an object of names and values"
+        raise syntax_fault(file, 1, None, what, "Begin it with {.")
+    value.origin = Origin(f"{file.name}:1", "")
+    return value
+
+
+def syntax_fault(
+    file: Path, line: int, column: int | None, what: str, remedy: str = "Mend this line."
+) -> ConfigError:
+    """Return the error for a text that is no JSON or YAML (line and column from 1)."""
+    where = f"{file}:{line}" if column is None else f"{file}:{line}:{column}"
+    return ConfigError(str(file), [Fault(where, what, remedy)])
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as fault:
+        raise Refused(str(file), "there is no such file", "Give the path of a config.") from fault
+    except (OSError, UnicodeDecodeError) as fault:
+        raise Refused(str(file), f"cannot be read: {fault}", "A config is UTF-8 text.") from fault
+
+
+def parse_json(text: str, file: Path) -> tuple[Any, list[Origin]]:
+    """Return the value of a JSON text, and the origins of keys that are there twice."""
+    parser = _Parser(text, file.name)
+    try:
+        json.loads(text)
+        value, _ = parser.value(parser.start(0), "")
+    except RecursionError as fault:
+        remedy = "No config needs a hundred levels."
+        raise syntax_fault(file, 1, None, "is nested too deeply", remedy) from fault
+    except json.JSONDecodeError as fault:
+        raise syntax_fault(file, fault.lineno, fault.colno, f"is not JSON: {fault.msg}") from fault
+    return value, parser.repeated
+
+
+def parse_yaml(text: str, file: Path) -> tuple[Any, list[Origin]]:
+    """Return the value of a YAML text, and the origins of keys that are there twice."""
+    # Imported where it is needed: most configs are JSON, and every run pays for an import.
+    parse: Any = importlib.import_module("drupe.config.yaml_source").parse
+    value: tuple[Any, list[Origin]] = parse(text, file)
+    return value
+
+
+def plain(value: Any, origin: Origin) -> Any:
+    """Return a JSON value as Map and Items whose entries all stand at `origin`."""
+    if isinstance(value, dict):
+        made = Map()
+        for key, inner in value.items():
+            made.put(str(key), plain(inner, origin), origin)
+        return made
+    if isinstance(value, list):
+        items = Items()
+        for inner in value:
+            items.add(plain(inner, origin), origin)
+        return items
     return value
 
 
@@ -102,8 +148,9 @@ class _Parser:
 
     _space = re.compile(r"[ \t\r\n]*")
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, name: str) -> None:
         self._text = text
+        self._name = name
         self._newlines = [match.start() for match in re.finditer("\n", text)]
         self._scalar = json.JSONDecoder().raw_decode
         self.repeated: list[Origin] = []
@@ -125,9 +172,9 @@ class _Parser:
         found = Map()
         position = self.start(position + 1)
         while self._text[position] != "}":
-            line = self._line(position)
+            where = self._where(position)
             key, position = self._scalar(self._text, position)
-            origin = Origin(line, f"{path}.{key}" if path else key)
+            origin = Origin(where, f"{path}.{key}" if path else key)
             if key in found:
                 self.repeated.append(origin)
             position = self.start(self.start(position) + 1)
@@ -140,7 +187,7 @@ class _Parser:
         found = Items()
         position = self.start(position + 1)
         while self._text[position] != "]":
-            origin = Origin(self._line(position), f"{path}[{len(found)}]")
+            origin = Origin(self._where(position), f"{path}[{len(found)}]")
             value, position = self.value(position, origin.path)
             found.add(value, origin)
             position = self._behind_comma(position)
@@ -150,14 +197,14 @@ class _Parser:
         position = self.start(position)
         return self.start(position + 1) if self._text[position] == "," else position
 
-    def _line(self, position: int) -> int:
-        return bisect.bisect_left(self._newlines, position) + 1
+    def _where(self, position: int) -> str:
+        return f"{self._name}:{bisect.bisect_left(self._newlines, position) + 1}"
 
 
 def origin_of(root: Map, place: tuple[str | int, ...]) -> Origin:
     """Return the origin of the entry at `place`, or of the nearest entry around it."""
     value: Any = root
-    origin = Origin(1, "")
+    origin = root.origin
     for step in place:
         if isinstance(value, Map) and step in value:
             origin = value.origins.get(str(step), origin)

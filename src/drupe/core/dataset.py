@@ -10,10 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+    model_validator,
+)
 
 from drupe.core.declared import Declared
 from drupe.core.effects import Idle
+from drupe.core.resource import Remote, kind_of
 
 
 def _one_or_more(value: Any) -> Any:
@@ -24,8 +33,13 @@ def _one_or_more(value: Any) -> Any:
 
 # Lists in a config where one name may stand alone. A tuple is made here, since strict JSON takes
 # a list for a tuple only where no validator ran before.
-Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
-Paths = Annotated[tuple[Path, ...], BeforeValidator(_one_or_more), Field(min_length=1)]
+_ONE_OR_MORE = WithJsonSchema(
+    {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+)
+Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), _ONE_OR_MORE]
+Paths = Annotated[
+    tuple[Path, ...], BeforeValidator(_one_or_more), Field(min_length=1), _ONE_OR_MORE
+]
 
 
 def _fraction_or_count(size: float) -> float:
@@ -43,10 +57,17 @@ class LoadDataset(Declared):
 
     data_name: Literal["json", "csv", "parquet"] = "json"
     """Format of the files; `json` reads JSON and JSON lines."""
-    data_files: Paths
-    """One path or several, relative to the config's folder."""
+    data_files: Annotated[
+        Annotated[Paths, Tag("local")] | Annotated[Remote, Tag("remote")], Discriminator(kind_of)
+    ]
+    """One path or several, relative to the config's folder; or a path on AzureML."""
     split: str = "train"
     """Which rows, in the words of `datasets`: "train", "train[:100]", "train[80%:]"."""
+
+    @property
+    def local_files(self) -> tuple[Path, ...]:
+        """The files on this machine."""
+        return () if isinstance(self.data_files, Remote) else self.data_files
 
 
 class TextPreprocess(Declared):
@@ -70,7 +91,7 @@ class TextPreprocess(Declared):
     """line-by-line: leave out samples that are shorter than max_seq_len."""
     use_attention_mask: bool = True
     """Hand the mask to the model. Blocks without padding need none."""
-    joiner: str | None = None
+    joiner: str | None = "\n\n"
     """join: text between two rows."""
     processing_batch_size: int = Field(default=1024, ge=1)
     """Rows that are tokenized at a time; no influence on the result."""
@@ -99,7 +120,7 @@ class TextPreprocess(Declared):
                 for name in ("pad_to_max_len", "drop_short_sequences")
                 if name in self.model_fields_set and getattr(self, name)
             ]
-        elif self.joiner is not None:
+        elif self.joiner is not None and "joiner" in self.model_fields_set:
             idle = [Idle(("joiner",), 'has no effect under "line-by-line": nothing is joined')]
         return idle
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from drupe.core.dataset import Dataset
 from drupe.core.errors import DrupeError, nearest
+from drupe.core.resource import Remote
 from drupe.data.text_template import parse
 
 # A first row that is longer is looked at when the step runs, like all the others.
@@ -39,13 +40,15 @@ def check_files(dataset: Dataset) -> None:
     plan.
     """
     source, name = dataset.load_dataset_config, dataset.name
-    for file in source.data_files:
+    if isinstance(source.data_files, Remote):
+        return
+    for file in source.local_files:
         if file.is_dir():
             raise DrupeError(name, f"names {file}, which is a folder", "Name the files in it.")
-    there = [file for file in source.data_files if file.is_file()]
+    there = [file for file in source.local_files if file.is_file()]
     if source.data_name == "parquet":
         return
-    if len(there) == len(source.data_files) and all(map(_is_blank, there)):
+    if len(there) == len(source.local_files) and all(map(_is_blank, there)):
         raise DrupeError(name, "has no rows", "Give a file with at least one row.")
     _shown(dataset)
 
@@ -72,7 +75,7 @@ def _shown(dataset: Dataset) -> list[tuple[str, ...]]:
     source = dataset.load_dataset_config
     if source.data_name == "parquet":
         return []
-    filled = (file for file in source.data_files if file.is_file() and not _is_blank(file))
+    filled = (file for file in source.local_files if file.is_file() and not _is_blank(file))
     shown = (columns_of(file, source.data_name, dataset.name) for file in filled)
     return [columns for columns in shown if columns is not None]
 

@@ -35,13 +35,13 @@ def rows(dataset: Dataset, scratch: Path) -> datasets.Dataset:
     """
     datasets.disable_progress_bars()
     source = dataset.load_dataset_config
-    for file in source.data_files:
+    for file in source.local_files:
         if not file.is_file():
             raise DrupeError(dataset.name, f"names {file}, which is not there", "Mend the path.")
-    if all(_is_blank(file) for file in source.data_files):
+    if all(_is_blank(file) for file in source.local_files):
         raise _no_rows(dataset, "")
     if source.data_name == "json":
-        for file in source.data_files:
+        for file in source.local_files:
             _check_utf8(file, dataset.name)
     whole = _read(dataset, "train", scratch)
     found = whole if source.split == "train" else _split(dataset, scratch)
@@ -108,7 +108,7 @@ def _read(dataset: Dataset, split: str, scratch: Path) -> datasets.Dataset:
     try:
         return datasets.load_dataset(
             source.data_name,
-            data_files=[glob.escape(str(file)) for file in source.data_files],
+            data_files=[glob.escape(str(file)) for file in source.local_files],
             split=split,
             cache_dir=str(scratch / "datasets"),
             **_options(source),
@@ -118,7 +118,7 @@ def _read(dataset: Dataset, split: str, scratch: Path) -> datasets.Dataset:
             raise _no_rows(dataset, f' in the split "{split}"') from fault
         raise DrupeError(
             dataset.name,
-            f"{', '.join(map(str, source.data_files))} cannot be read as {source.data_name}: "
+            f"{', '.join(map(str, source.local_files))} cannot be read as {source.data_name}: "
             f"{_reason(fault)}",
             'Mend the file, or the format in "data_name" (json, csv or parquet).',
         ) from fault
@@ -131,7 +131,7 @@ def _options(source: LoadDataset) -> dict[str, Any]:
     """
     if source.data_name != "csv":
         return {}
-    with source.data_files[0].open(encoding="utf-8-sig", newline="") as file:
+    with source.local_files[0].open(encoding="utf-8-sig", newline="") as file:
         header = next(csv.reader(file), [])
     columns = datasets.Features({name: datasets.Value("string") for name in header})
     return {"features": columns, "keep_default_na": False, "na_values": [""]}

@@ -78,4 +78,11 @@ class TrainingArgs(Declared):
         if self.eval_steps is not None and self.eval_strategy != "steps":
             why = f'has no effect under eval_strategy "{self.eval_strategy}"; write "steps"'
             idle.append(Idle(("eval_steps",), why))
+        if self.max_steps != -1 and "num_train_epochs" in self.model_fields_set:
+            idle.append(
+                Idle(("num_train_epochs",), "has no effect beside max_steps: leave one out")
+            )
+        if self.eval_strategy == "steps" and 0 < self.max_steps < (self.eval_steps or 0):
+            why = f"is more than max_steps ({self.max_steps}): the loss is never measured"
+            idle.append(Idle(("eval_steps",), f"{why}; write fewer"))
         return idle

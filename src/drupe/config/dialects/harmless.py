@@ -1,0 +1,193 @@
+"""N14: keys that public recipes carry and that change nothing here, named one by one.
+
+What is in no table stays where it is, and is an unknown key: an error. A value that asks for
+something which drupe does otherwise is told as a warning, one that asks for nothing as a note.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from drupe.config.dialects.rule import Note, maps, short
+from drupe.config.source import Map
+
+
+@dataclass(frozen=True)
+class Harmless:
+    """A key without effect. asks_nothing: the values that ask for nothing; why: the words."""
+
+    asks_nothing: tuple[Any, ...]
+    why: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A key that is known and cannot be honoured, but for the values that ask for nothing."""
+
+    asks_nothing: tuple[Any, ...]
+    what: str
+    remedy: str
+
+
+Known = Mapping[str, Harmless | Refusal]
+NOTHING: tuple[Any, ...] = (None, False, {}, [], "")
+
+TOP: Known = {
+    "pass_flows": Refusal(NOTHING, "lists flows of passes", "Write a config for each flow."),
+    "auto_optimizer_config": Refusal(
+        (*NOTHING, {"opt_level": 0}, {"disable_auto_optimizer": True}),
+        "asks for passes to be chosen",
+        "Name the passes.",
+    ),
+}
+ENGINE: Known = {
+    "evaluate_input_model": Harmless((True,), 'engine.evaluate ("ends", "none") says it'),
+    "clean_cache": Harmless(NOTHING, "run with --force to work again what is cached"),
+    "clean_evaluation_cache": Harmless(NOTHING, "run with --force to measure again"),
+    "plot_pareto_frontier": Harmless(NOTHING, "nothing is searched"),
+    "output_name": Harmless(NOTHING, "the model's folder is named by its passes and target"),
+    "ort_log_severity_level": Harmless((0, 1, 2, 3, 4), "a step's log holds the runtime's words"),
+    "ort_py_log_severity_level": Harmless(
+        (0, 1, 2, 3, 4), "a step's log holds the runtime's words"
+    ),
+    "log_to_file": Harmless((True, False), "a step's words are kept in its log"),
+    "no_artifacts": Harmless(NOTHING, "the output folder is always written"),
+    "enable_shared_cache": Refusal(NOTHING, "asks for a shared cache", "Leave it out."),
+    "packaging_config": Refusal(NOTHING, "asks for a package", "Leave it out: pack the folder."),
+}
+PASSES: Known = {
+    "disable_search": Harmless((True, *NOTHING), "nothing is searched"),
+    "clean_run_cache": Harmless(NOTHING, "run with --force to work again what is cached"),
+    "output_name": Harmless(NOTHING, "each stage stays in the cache; the last one is delivered"),
+    "evaluator": Harmless(NOTHING, "engine.evaluator measures every stage"),
+    "host": Refusal(NOTHING, "names a system for one pass", "Name it in engine.host, for all."),
+}
+LORA: Known = {
+    "bias": Refusal(("none", *NOTHING), "asks for trained biases", "Leave it out."),
+    "modules_to_save": Refusal(NOTHING, "asks for layers to be trained whole", "Leave it out."),
+    "use_ort_trainer": Harmless(NOTHING, "transformers' Trainer is used"),
+    "ortmodule_onnx_opset_version": Harmless((16,), "transformers' Trainer is used"),
+    "allow_tf32": Harmless((True, False, None), "TF32 is a choice of the GPU's libraries"),
+    "ephemeral_gpu_offload": Harmless(NOTHING, "it is about DoRA on a GPU"),
+}
+MODEL_BUILDER: Known = {
+    "metadata_only": Refusal(NOTHING, "asks for no weights", "Leave it out."),
+    "search": Refusal(NOTHING, "changes how text is generated", "Edit genai_config.json."),
+    "enable_cuda_graph": Refusal(NOTHING, "asks for CUDA graphs", "Leave it out."),
+}
+TRAINING: Known = {
+    "report_to": Harmless(("none", *NOTHING), "progress is shown here, and nothing is sent"),
+    "output_dir": Harmless((None,), "the adapter goes into the cache, by its key"),
+    "overwrite_output_dir": Harmless((), "a result is never overwritten, but kept by its key"),
+    "resume_from_checkpoint": Harmless((None, False), "an interrupted training goes on by itself"),
+    "save_strategy": Harmless(("no", "steps", "epoch"), "save_steps says how often"),
+    "save_total_limit": Harmless((), "two checkpoints are kept until the training is done"),
+    "save_safetensors": Harmless((True,), "weights are always safetensors"),
+    "load_best_model_at_end": Refusal(NOTHING, "asks for another than the last step", "Leave it."),
+    "push_to_hub": Refusal(NOTHING, "asks for an upload", "Upload the result yourself."),
+    "logging_dir": Harmless((None,), "progress is shown here"),
+    "logging_strategy": Harmless(("steps",), "logging_steps says how often"),
+    "logging_first_step": Harmless((True, False), "progress is shown here"),
+    "log_level": Harmless(("passive",), "the step's log holds the Trainer's words"),
+    "disable_tqdm": Harmless((True, False), "progress is shown here"),
+    "remove_unused_columns": Harmless((True, False), "the samples hold no other columns"),
+    "dataloader_num_workers": Harmless((0,), "the samples are in memory"),
+    "dataloader_pin_memory": Harmless((True, False), "it changes no result"),
+    "ddp_find_unused_parameters": Harmless((True, False, None), "one process trains"),
+    "fp16": Refusal(NOTHING, "asks for a computing type", 'Write "torch_dtype" in the pass.'),
+    "bf16": Refusal(NOTHING, "asks for a computing type", 'Write "torch_dtype" in the pass.'),
+    "adafactor": Harmless((False,), "optim names the optimizer"),
+}
+DATA: Known = {
+    "user_script": Refusal(NOTHING, "names code to run", "Write the rows into a file."),
+    "script_dir": Refusal(NOTHING, "names code to run", "Write the rows into a file."),
+    "post_process_data_config": Harmless(NOTHING, "a metric judges by itself"),
+    "dataloader_config": Harmless(NOTHING, "training_args has the batch size"),
+}
+LOAD: Known = {
+    "type": Harmless(("huggingface_dataset", "local_dataset"), "data_name says what is read"),
+    "trust_remote_code": Refusal(NOTHING, "allows code", "Leave it out: files hold no code."),
+    "subset": Refusal((*NOTHING, "default"), "names a configuration", "Name files."),
+}
+PREPROCESS: Known = {
+    "type": Harmless(
+        ("text_generation_huggingface_pre_process", "huggingface_pre_process"),
+        "strategy says what is made of the rows",
+    ),
+    "model_name": Harmless((), "the tokenizer that lies with the model is used"),
+    "task": Harmless(("text-generation", "text-generation-with-past"), "it is the model's"),
+    "trust_remote_code": Harmless((), "input_model.load_kwargs.trust_remote_code says it"),
+    "user_script": Refusal(NOTHING, "names code to run", "Write a text_template."),
+    "script_dir": Refusal(NOTHING, "names code to run", "Write a text_template."),
+    "random_seed": Harmless((), "it is for the random strategies"),
+    "random_retries": Harmless((), "it is for the random strategies"),
+    "stride": Harmless(NOTHING, "it is for the sliding window"),
+}
+MODEL: Known = {
+    "model_attributes": Harmless(NOTHING, "config.json says what the model is"),
+    "io_config": Harmless(NOTHING, "the exporter knows the model's inputs"),
+    "dummy_inputs_func": Harmless((None,), "the exporter knows the model's inputs"),
+    "model_loader": Refusal(NOTHING, "names code to run", "Give a Hugging Face folder."),
+    "model_script": Refusal(NOTHING, "names code to run", "Give a Hugging Face folder."),
+    "script_dir": Refusal(NOTHING, "names code to run", "Give a Hugging Face folder."),
+    "feature": Harmless((), "the exporter knows the model's inputs"),
+    "model_class": Harmless(("AutoModelForCausalLM",), "config.json names the class"),
+    "mlflow_transformer_model_cache_dir": Harmless((), "nothing is unpacked elsewhere"),
+    "generative": Harmless((True, False), "config.json says what the model is"),
+}
+LOAD_ARGUMENTS: Known = {
+    "torch_dtype": Harmless(("auto", None), "the checkpoint's type is kept; LoRA has its own"),
+    "dtype": Harmless(("auto", None), "the checkpoint's type is kept; LoRA has its own"),
+    "device_map": Harmless(("auto", "cpu", None), "the step puts the model where it works"),
+    "attn_implementation": Harmless(("eager", "sdpa", None), "transformers chooses"),
+    "low_cpu_mem_usage": Harmless((True, False), "weights are always mapped"),
+    "use_safetensors": Harmless((True, None), "nothing else is read"),
+    "use_cache": Harmless((True, False), "the step decides"),
+    "max_memory": Harmless((None,), "the step puts the model where it works"),
+    "extra_args": Harmless(NOTHING, "it is empty"),
+    "quantization_method": Refusal(NOTHING, "asks for a quantized base", "Leave it out."),
+    "quantization_config": Refusal(NOTHING, "asks for a quantized base", "Leave it out."),
+}
+OF_PASSES: dict[str, Known] = {"LoRA": LORA, "ModelBuilder": MODEL_BUILDER}
+
+
+def harmless_keys(config: Map) -> Iterator[Note]:
+    """N14: drop what has no effect, each told in one line; what cannot be honoured is a fault."""
+    yield from _drop(config, TOP)
+    yield from _drop(config.get("engine"), ENGINE)
+    model = config.get("input_model")
+    if isinstance(model, Map):
+        yield from _drop(model, MODEL)
+        yield from _drop(model.get("load_kwargs"), LOAD_ARGUMENTS)
+    for data in maps(config.get("data_configs")):
+        yield from _drop(data, DATA)
+        yield from _drop(data.get("load_dataset_config"), LOAD)
+        yield from _drop(data.get("pre_process_data_config"), PREPROCESS)
+    for entry in maps(config.get("passes")):
+        own = OF_PASSES.get(str(entry.get("type")), {})
+        yield from _drop(entry, {**PASSES, **own})
+        if own is LORA:
+            yield from _drop(entry.get("training_args"), TRAINING)
+
+
+def _drop(owner: Any, table: Known) -> Iterator[Note]:
+    if not isinstance(owner, Map):
+        return
+    for key in [key for key in owner if key in table]:
+        known, value = table[key], owner[key]
+        origin = owner.drop(key)
+        asks_nothing = any(_same(value, each) for each in known.asks_nothing)
+        if isinstance(known, Refusal):
+            if not asks_nothing:
+                text = f"{origin.path} {known.what} ({short(value)}), which is not done here"
+                yield Note("N14", origin.where, text, "fault", known.remedy)
+            continue
+        text = f"{origin.path} has no effect: {known.why}"
+        yield Note("N14", origin.where, text, "note" if asks_nothing else "warning")
+
+
+def _same(value: Any, other: Any) -> bool:
+    """Return whether two values are equal, 0 and False being two."""
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)

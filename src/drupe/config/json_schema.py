@@ -1,0 +1,104 @@
+"""The canonical schema as JSON Schema, by which editors complete and check a config."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from drupe.catalog import METRICS, PASSES
+from drupe.config.faults import FILLED_IN
+from drupe.config.schema import SYSTEM_TYPES, EngineConfig, InputModel
+from drupe.core.dataset import Dataset
+from drupe.core.operation import Metric, Operation
+from drupe.core.registry import Registry
+from drupe.core.resource import AzureMLClient
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a config, with the passes and metrics of installed plug-ins."""
+    passes, metrics = _classes(PASSES), _classes(METRICS)
+    sections = [InputModel, Dataset, EngineConfig, AzureMLClient, *SYSTEM_TYPES.values()]
+    models: list[type[BaseModel]] = [*sections, *passes.values(), *metrics.values()]
+    refs, definitions = models_json_schema(
+        [(model, "validation") for model in dict.fromkeys(models)],
+        ref_template="#/$defs/{model}",
+    )
+    found = {model: refs[model, "validation"] for model in dict.fromkeys(models)}
+    shapes = definitions["$defs"]
+    for shape in shapes.values():
+        _leave_out_what_is_filled_in(shape)
+    entries = {
+        registry.group: [
+            _entry(name, schema, shapes, named=registry is METRICS)
+            for name, schema in classes.items()
+        ]
+        for registry, classes in ((PASSES, passes), (METRICS, metrics))
+    }
+    evaluator = {"metrics": {"type": "array", "items": {"anyOf": entries["metrics"]}}}
+    systems = {"anyOf": [found[schema] for schema in SYSTEM_TYPES.values()]}
+    properties = {
+        "$schema": {"type": "string"},
+        "workflow_id": {"type": "string"},
+        "input_model": found[InputModel],
+        "data_configs": {"type": "array", "items": found[Dataset]},
+        "systems": _named(systems),
+        "evaluators": _named(_object(evaluator, ["metrics"])),
+        "passes": _named({"anyOf": entries["passes"]}),
+        "engine": found[EngineConfig],
+        "azureml_client": found[AzureMLClient],
+    }
+    whole = {"$schema": DIALECT, "title": "A config of drupe"}
+    return {**whole, **_object(properties, ["input_model"]), "$defs": shapes}
+
+
+def _classes(registry: Registry) -> dict[str, type[Operation]]:
+    """Return what a config can name: a metric that compares two models is no such."""
+    found = {name: registry.find(name) for name in registry.names()}
+    return {
+        name: schema
+        for name, schema in found.items()
+        if not (issubclass(schema, Metric) and schema.compares)
+    }
+
+
+def _entry(
+    name: str, schema: type[Operation], shapes: dict[str, Any], *, named: bool
+) -> dict[str, Any]:
+    """Return the shape of an entry of type `name`; a field for data may name a data config."""
+    shape = shapes[schema.__name__]
+    fields = {
+        field: {"anyOf": [{"type": "string"}, inner]} if field.endswith("data_config") else inner
+        for field, inner in shape.get("properties", {}).items()
+    }
+    fields = {"type": {"const": name}, **fields}
+    if named:
+        fields["name"] = {"type": "string"}
+    described = _object(fields, ["type", *shape.get("required", [])])
+    return {"description": shape.get("description", ""), **described}
+
+
+def _leave_out_what_is_filled_in(shape: dict[str, Any]) -> None:
+    filled = {f"#/$defs/{model.__name__}" for model in FILLED_IN}
+    for name, inner in list(shape.get("properties", {}).items()):
+        refs = {inner.get("$ref"), *(each.get("$ref") for each in inner.get("anyOf", ()))}
+        if refs & filled:
+            del shape["properties"][name]
+            if name in shape.get("required", ()):
+                shape["required"].remove(name)
+
+
+def _object(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": required,
+        "additionalProperties": False,
+    }
+
+
+def _named(shape: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "additionalProperties": shape}

@@ -1,0 +1,175 @@
+"""Data configs, passes and evaluators of a config: found by name, their fields checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from drupe.catalog import METRICS, PASSES
+from drupe.config.dialects.names import OLIVE_METRICS, OLIVE_PASSES
+from drupe.config.document import Document
+from drupe.config.effects import idle_fields
+from drupe.config.faults import Place
+from drupe.config.schema import EngineConfig, NamedMetric, NamedPass, Said
+from drupe.config.source import Map
+from drupe.core.dataset import Dataset
+from drupe.core.errors import Refused, nearest
+from drupe.core.operation import Metric, Operation, Pass
+from drupe.core.registry import Registry
+from drupe.core.target import Target
+from drupe.data.columns import check_columns, check_files, check_template
+
+PREPROCESS = "pre_process_data_config"
+OF_OLIVE = {"passes": OLIVE_PASSES, "metrics": OLIVE_METRICS}
+
+
+class Operations:
+    """What a config wants done, for one target."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._datasets = self._read_datasets()
+
+    def _read_datasets(self) -> dict[str, Place]:
+        """Return where each data config stands, checking all of them, used or not."""
+        found: dict[str, Place] = {}
+        for index, value in enumerate(self._document.at(("data_configs",)) or []):
+            place: Place = ("data_configs", index)
+            self._document.filled_in(place, Dataset)
+            dataset = self._document.section(Dataset, place, required=True)
+            if dataset is not None:
+                self._document.refuse_if(
+                    check_template, dataset, (*place, PREPROCESS, "text_template")
+                )
+                self._document.warn(idle_fields(dataset, place))
+            name = value.get("name") if isinstance(value, Map) else None
+            if isinstance(name, str) and name in found:
+                self._document.fault(
+                    (*place, "name"), f'"{name}" is there twice', "Give each its own name."
+                )
+            if isinstance(name, str):
+                found[name] = place
+        return found
+
+    def passes(self, target: Target) -> list[NamedPass]:
+        """Return the passes in their order."""
+        found = []
+        for name in self._document.at(("passes",)) or {}:
+            place: Place = ("passes", name)
+            step = self._operation(PASSES, place, target)
+            if isinstance(step, Pass):
+                found.append(NamedPass(name, self._document.at((*place, "type")), step))
+        return found
+
+    def metrics(self, engine: EngineConfig, target: Target) -> list[NamedMetric]:
+        """Return the metrics of the evaluator that the engine names; all of them are checked."""
+        evaluators = self._document.at(("evaluators",)) or {}
+        if engine.evaluator is not None and engine.evaluator not in evaluators:
+            self._document.fault(
+                ("engine", "evaluator"),
+                f'names no evaluator: "{engine.evaluator}"{nearest(engine.evaluator, evaluators)}',
+                "Name one of `evaluators`.",
+            )
+        elif evaluators and engine.evaluator is None:
+            text = "no evaluator is used: engine.evaluator names none of `evaluators`"
+            self._document.notes.append(Said(text, "warning"))
+        found = []
+        for evaluator, value in evaluators.items():
+            for key in value:
+                if key != "metrics":
+                    what = f"is unknown{nearest(key, ['metrics'])}"
+                    self._document.fault(
+                        ("evaluators", evaluator, key), what, "Known here: metrics."
+                    )
+            names: set[str] = set()
+            for index, entry in enumerate(value.get("metrics") or []):
+                place: Place = ("evaluators", evaluator, "metrics", index)
+                metric = self._operation(METRICS, place, target)
+                name = str(entry.get("name", entry.get("type")))
+                if name in names:
+                    what = f'is the second that is named "{name}"'
+                    self._document.fault(place, what, 'Give each its own "name".')
+                names.add(name)
+                if isinstance(metric, Metric) and evaluator == engine.evaluator:
+                    found.append(NamedMetric(name, entry["type"], metric))
+        return found
+
+    def _operation(self, registry: Registry, place: Place, target: Target) -> Operation | None:
+        """Return the pass or metric at `place`: its type looked up, its fields checked."""
+        entry = self._document.at(place)
+        schema = self._class(registry, place)
+        if schema is None:
+            return None
+        self._document.filled_in(place, schema)
+        fields = {
+            key: value
+            for key, value in entry.items()
+            if key != "type" and not (key == "name" and place[0] == "evaluators")
+        }
+        if not self._resolve_data_configs(entry, fields, place):
+            return None
+        if "target" in schema.model_fields:
+            fields["target"] = target.model_dump()
+        checked = self._document.validated(schema, fields, place)
+        if checked is None:
+            return None
+        self._document.warn(idle_fields(checked, place))
+        for name in schema.model_fields:
+            value = getattr(checked, name)
+            if isinstance(value, Dataset):
+                self._look_at(value, (*place, name))
+        return checked
+
+    def _class(self, registry: Registry, place: Place) -> type[Operation] | None:
+        """Return the class that the entry at `place` names, or None with a fault."""
+        entry = self._document.at(place)
+        kind: Place = (*place, "type")
+        name = entry.get("type") if isinstance(entry, Map) else None
+        if not isinstance(name, str):
+            self._document.fault(kind, "is missing", f'Add a "type" of {registry.group}.')
+            return None
+        known = f"Known: {', '.join(registry.names())}."
+        if name in OF_OLIVE[registry.group] and name not in registry.names():
+            what = f'"{name}" is one of Olive\'s {registry.group} that this version does not have'
+            self._document.fault(kind, what, known)
+            return None
+        try:
+            schema = registry.find(name)
+        except Refused as fault:
+            self._document.fault(kind, f'"{fault.where}" {fault.what}', fault.remedy)
+            return None
+        wanted, word = (Pass, "pass") if registry is PASSES else (Metric, "metric")
+        if not (isinstance(schema, type) and issubclass(schema, wanted)):
+            self._document.fault(kind, f'"{name}" is no {word}', known)
+            return None
+        if place[0] == "evaluators" and issubclass(schema, Metric) and schema.compares:
+            what = f'"{name}" compares two models, and a metric judges one'
+            remedy = "Leave it out: a pass whose result it proves has it run by itself."
+            self._document.fault(kind, what, remedy)
+            return None
+        return schema
+
+    def _look_at(self, dataset: Dataset, place: Place) -> None:
+        """Tell what can be known to be wrong with rows that a pass or metric uses."""
+        template: Place = (*place, PREPROCESS, "text_template")
+        if self._document.refuse_if(check_template, dataset, template):
+            files: Place = (*place, "load_dataset_config", "data_files")
+            named = (*place, PREPROCESS, "text_cols")
+            by_template = dataset.pre_process_data_config.text_template is not None
+            if self._document.refuse_if(check_files, dataset, files):
+                self._document.refuse_if(check_columns, dataset, template if by_template else named)
+
+    def _resolve_data_configs(self, entry: Map, fields: dict[str, Any], place: Place) -> bool:
+        """Put what a field ending in data_config names in its place; return whether all exist."""
+        for key, name in fields.items():
+            if not (key.endswith("data_config") and isinstance(name, str)):
+                continue
+            if name not in self._datasets:
+                self._document.fault(
+                    (*place, key),
+                    f'names no data config: "{name}"{nearest(name, self._datasets)}',
+                    f"Known: {', '.join(self._datasets) or 'none'}.",
+                )
+                return False
+            # In the tree as well: faults below are then told where they were written.
+            fields[key] = entry[key] = self._document.at(self._datasets[name])
+        return True

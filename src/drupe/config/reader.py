@@ -1,0 +1,110 @@
+"""The sections of one upgraded config, each checked; faults are collected, none is raised."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from drupe.config.document import Document
+from drupe.config.effects import idle_of_model, unused_host
+from drupe.config.faults import Place
+from drupe.config.lints import lints
+from drupe.config.operations import Operations
+from drupe.config.schema import SYSTEM_TYPES, EngineConfig, InputModel, Said, Workflow
+from drupe.config.source import Items, Map
+from drupe.config.target import Systems, choose, findings, notes
+from drupe.core.errors import Refused, nearest
+from drupe.core.resource import AzureMLClient
+from drupe.core.target import Target
+
+SECTIONS = (
+    *("input_model", "data_configs", "systems", "evaluators", "passes", "engine"),
+    "azureml_client",
+)
+HARMLESS = ("$schema", "workflow_id")
+
+
+class Reader:
+    """Reads a config whose words are ours."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+
+    def workflow(
+        self, file: Path, system: str | None, target: str | None, output: str | None
+    ) -> Workflow | None:
+        """Return the workflow, or None when a section has faults."""
+        self._check_sections()
+        document = self._document
+        raw = json.loads(json.dumps(document.root))
+        engine = document.section(EngineConfig, ("engine",)) or EngineConfig()
+        if output is not None:
+            engine = engine.model_copy(update={"output_dir": str(Path(output).resolve())})
+        model = document.section(InputModel, ("input_model",), required=True)
+        if model is not None:
+            document.warn(idle_of_model(model, document.folder))
+        client = document.section(AzureMLClient, ("azureml_client",))
+        systems = self._systems()
+        operations = Operations(document)
+        chosen = self._target(engine, systems, system, target)
+        passes = operations.passes(chosen)
+        metrics = operations.metrics(engine, chosen)
+        document.warn(lints(document.root, document.folder, engine, systems, client, system))
+        if document.faults or model is None:
+            return None
+        return Workflow(
+            file=str(file),
+            input_model=model,
+            passes=tuple(passes),
+            metrics=tuple(metrics),
+            engine=engine,
+            target=chosen,
+            raw=raw,
+            notes=(),
+        )
+
+    def _check_sections(self) -> None:
+        for key in self._document.root:
+            if key not in SECTIONS and key not in HARMLESS:
+                self._document.fault(
+                    (key,),
+                    f"is unknown{nearest(key, SECTIONS)}",
+                    f"Known here: {', '.join(SECTIONS)}.",
+                )
+
+        self._document.keep_maps(("data_configs",), Items)
+        for name in ("systems", "evaluators", "passes"):
+            self._document.keep_maps((name,), Map)
+        for name in self._document.at(("evaluators",)) or ():
+            self._document.keep_maps(("evaluators", name, "metrics"), Items)
+
+    def _systems(self) -> dict[str, Any]:
+        found = {}
+        for name, value in (self._document.at(("systems",)) or {}).items():
+            place: Place = ("systems", name)
+            kind = value.get("type")
+            if isinstance(kind, str) and kind in SYSTEM_TYPES:
+                system = self._document.section(SYSTEM_TYPES[kind], place)
+                if system is not None:
+                    found[name] = system
+                continue
+            what = "is missing"
+            if kind is not None:
+                near = nearest(str(kind), SYSTEM_TYPES)
+                what = f"is {json.dumps(kind)}, which this version does not have{near}"
+            remedy = 'Write "LocalSystem" (this machine); "AzureML" can be described, not used.'
+            self._document.fault((*place, "type"), what, remedy)
+        return found
+
+    def _target(
+        self, engine: EngineConfig, systems: Systems, system: str | None, target: str | None
+    ) -> Target:
+        if system not in (None, "local"):
+            raise Refused("--system", f'"{system}" is not there', 'The one that is: "local".')
+        for place, what, remedy in findings(engine, systems, system):
+            self._document.fault(place, what, remedy)
+        if target is None:
+            self._document.notes += [Said(text, "warning") for text in notes(engine, systems)]
+        self._document.warn(unused_host(engine, systems, system, self._document.root))
+        return Target() if self._document.faults else choose(engine, systems, target)
