@@ -265,14 +265,16 @@ def test_join_cuts_one_stream_and_tells_the_remainder() -> None:
 
 def test_join_keeps_a_last_block_that_is_exactly_full() -> None:
     job, lines = heard()
-    found = corpus.samples(["a", "b"], TOKENIZER, TextPreprocess(max_seq_len=2), job)
+    preprocess = TextPreprocess(max_seq_len=2, joiner=None)
+    found = corpus.samples(["a", "b"], TOKENIZER, preprocess, job)
     assert [sample["input_ids"] for sample in found] == [[*ids("a"), END], [*ids("b"), END]]
     assert lines == []
 
 
 def test_join_of_less_than_one_block_gives_one_short_block() -> None:
     job, lines = heard()
-    (sample,) = corpus.samples(["a", "b"], TOKENIZER, TextPreprocess(max_seq_len=1024), job)
+    preprocess = TextPreprocess(max_seq_len=1024, joiner=None)
+    (sample,) = corpus.samples(["a", "b"], TOKENIZER, preprocess, job)
     assert sample["input_ids"] == [*ids("a"), END, *ids("b"), END]
     assert lines[0].startswith(
         "warning: All rows together have 4 tokens, less than one block of 1024: they are one"
@@ -327,8 +329,15 @@ def test_padding_to_the_longest_that_is_allowed() -> None:
     preprocess = TextPreprocess(strategy="line-by-line", max_seq_len=8)
     samples = corpus.samples(["c"], TOKENIZER, preprocess, heard()[0])
     assert corpus.padding(TOKENIZER, preprocess)(samples)["input_ids"].shape == (1, 8)
-    joined = TextPreprocess(strategy="join", max_seq_len=8, use_attention_mask=False)
+    joined = TextPreprocess(strategy="join", max_seq_len=8, use_attention_mask=False, joiner=None)
     samples = corpus.samples(["c"], TOKENIZER, joined, heard()[0])
     batch = corpus.padding(TOKENIZER, joined)(samples)
     assert batch["input_ids"].shape == (1, 2)
     assert "attention_mask" not in batch
+
+
+def test_a_blank_line_stands_between_two_rows_as_in_olive_today() -> None:
+    job, _ = heard()
+    (sample,) = corpus.samples(["a", "b"], TOKENIZER, TextPreprocess(), job)
+    between = ids("\n\n")
+    assert sample["input_ids"] == [*ids("a"), END, *between, *ids("b"), END, *between]

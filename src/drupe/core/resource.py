@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -65,6 +67,10 @@ class Remote(Declared):
             wanted = ", or ".join(" and ".join(names) for names in alternatives)
             raise ValueError(f"{self.type} needs {wanted}")
         return self
+
+    def key_form(self, digest: Callable[[Path], str]) -> Any:
+        """Return the address alone: who asks changes nothing, and is nobody's business."""
+        return {"uri": self.uri}
 
     @property
     def uri(self) -> str:
