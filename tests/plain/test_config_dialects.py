@@ -200,6 +200,57 @@ CASES: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
         lora({"training_args": {"overwrite_output_dir": True}}),
         lora({"training_args": {}}),
     ),
+    "N11 a system where it is used": (
+        ["N11", "N3"],
+        {"engine": {"host": {"type": "LocalSystem", "config": {"accelerators": ["GPU"]}}}},
+        {
+            "engine": {"host": "engine_host"},
+            "systems": {
+                "engine_host": {"type": "LocalSystem", "accelerators": [{"device": "gpu"}]}
+            },
+        },
+    ),
+    "N11 fields of the engine at the top": (
+        [],
+        {"cache_dir": "a", "engine": {"output_dir": "b"}},
+        {"engine": {"output_dir": "b", "cache_dir": "a"}},
+    ),
+    "N2 components": (
+        ["N2", "N2", "N2", "N15"],
+        {
+            "data_configs": [
+                {
+                    "name": "rows",
+                    "components": {"load_dataset": {"params": {"data_name": "csv"}}},
+                    "params_config": {"split": "train", "max_seq_len": 4},
+                }
+            ]
+        },
+        {
+            "data_configs": [
+                {
+                    "name": "rows",
+                    "load_dataset_config": {"data_name": "csv", "split": "train"},
+                    "pre_process_data_config": {"max_seq_len": 4, "strategy": "line-by-line"},
+                }
+            ]
+        },
+    ),
+    "N12 a list of one": (
+        [],
+        {"passes": {"b": [{"type": "ModelBuilder", "config": {"precision": "int4"}}]}},
+        {"passes": {"b": {"type": "ModelBuilder", "precision": "int4"}}},
+    ),
+    "N5 MLflow": (
+        ["N5"],
+        {"input_model": {"type": "HfModel", "model_file_format": "PyTorch.MLflow"}},
+        {"input_model": {"type": "HfModel"}},
+    ),
+    "N9 optimizers": (
+        ["N9"],
+        lora({"training_args": {"optim": "paged_adamw_32bit"}}),
+        lora({"training_args": {"optim": "auto"}}),
+    ),
     "N10 false": ([], {"engine": {"search_strategy": False}}, {"engine": {}}),
     "N10 null": ([], {"engine": {"search_strategy": None}}, {"engine": {}}),
     "N10 empty": ([], {"engine": {"search_strategy": {}}}, {"engine": {}}),

@@ -7,6 +7,7 @@ changed in a `Note`. The numbers are those by which a rule is told and tested.
     N11     {"type": T, "config": {...}}                  {"type": T, ...}
     N11     host, cache_dir, ... at the top level         engine: {...}
     N11     {"type": "file", "path": P}                   P
+    N11     host: {"type": ...}                           a system of that name
     N1      data_configs: {name: {...}}                   data_configs: [{"name": name, ...}]
     N2      components, params_config, component_kwargs   {component}_config
     N2      {component}_config: {"params": {...}}         {component}_config: {...}
@@ -39,6 +40,7 @@ from drupe.config.dialects.layout import (
     flat_components,
     flat_params,
     flat_resources,
+    named_components,
     one_pass_an_entry,
 )
 from drupe.config.dialects.machines import accelerators
@@ -55,8 +57,9 @@ from drupe.config.dialects.rule import Note, Rule
 from drupe.config.source import Map
 
 RULES: tuple[Rule, ...] = (
-    flat_components,
     engine_at_the_top,
+    named_components,
+    flat_components,
     data_configs_as_list,
     components_by_name,
     flat_params,

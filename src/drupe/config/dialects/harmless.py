@@ -108,7 +108,7 @@ DATA: Known = {
 }
 LOAD: Known = {
     "type": Harmless(("huggingface_dataset", "local_dataset"), "data_name says what is read"),
-    "trust_remote_code": Refusal(NOTHING, "allows code", "Leave it out: files hold no code."),
+    "trust_remote_code": Harmless((True, *NOTHING), "files of rows hold no code"),
     "subset": Refusal((*NOTHING, "default"), "names a configuration", "Name files."),
 }
 PREPROCESS: Known = {

@@ -51,6 +51,21 @@ def engine_at_the_top(config: Map) -> Iterator[Note]:
         yield from move("N11", config, key, engine, key)
 
 
+def named_components(config: Map) -> Iterator[Note]:
+    """N11: a system or evaluator that is described where it is used is given that place's name."""
+    engine = config.get("engine")
+    if not isinstance(engine, Map):
+        return
+    for key, listed in (("host", "systems"), ("target", "systems"), ("evaluator", "evaluators")):
+        if isinstance(engine.get(key), Map):
+            described, origin = engine[key], engine.origins[key]
+            entries = section(config, listed, origin)
+            name = f"engine_{key}"
+            entries.put(name, described, origin)
+            engine.put(key, name, origin)
+            yield Note("N11", origin.where, f'{origin.path} is read as "{name}" of {listed}')
+
+
 def data_configs_as_list(config: Map) -> Iterator[Note]:
     """N1: data_configs was an object of named entries until Olive 0.5."""
     named = config.get("data_configs")

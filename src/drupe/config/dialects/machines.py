@@ -29,7 +29,7 @@ def accelerators(config: Map) -> Iterator[Note]:
         for index, entry in enumerate(devices):
             where = devices.origins[index]
             if isinstance(entry, str):
-                devices[index] = map_of({"device": entry}, where)
+                devices[index] = map_of({"device": entry.lower()}, where)
             elif not isinstance(entry, Map):
                 continue
             given = _give_providers(devices[index], providers, origin)
