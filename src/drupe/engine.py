@@ -13,12 +13,13 @@ from drupe import plan
 from drupe.config.load import load
 from drupe.config.schema import Workflow
 from drupe.core.cache import Result
+from drupe.core.files import check_writable, full_disk_told
 from drupe.core.model import KINDS, Model
 from drupe.core.process import usable_cores
 from drupe.core.step import StepSpec
 from drupe.outcome import Outcome, Score, Stage
-from drupe.output import model_folder, refuse_foreign, write_output
-from drupe.plan import INPUT, Plan, Step
+from drupe.output import model_folder, output_folder, refuse_foreign, write_output
+from drupe.plan import CACHE_FIELD, INPUT, Plan, Step
 from drupe.resources.models import architectures
 from drupe.systems.local import LocalSystem
 
@@ -65,8 +66,16 @@ def run(
     )
     planned = plan.make(workflow, heard.warning)
     refuse_foreign(planned)
+    if force:
+        check_writable(planned.cache.folder, CACHE_FIELD)
     heard.planned(planned)
     planned.cache.save_digests()
+    with planned.cache.using(step.key for step in planned.steps):
+        return _work(planned, heard, force, started)
+
+
+def _work(planned: Plan, heard: Listener, force: bool, started: float) -> Outcome:
+    """Do what is planned, and deliver it."""
     results = apply_steps(planned, heard, force)
     outcome = Outcome(
         plan=planned,
@@ -74,7 +83,8 @@ def run(
         path=model_folder(planned) if len(planned.stages) > 1 else None,
         seconds=time.monotonic() - started,
     )
-    write_output(outcome, heard.warning)
+    with full_disk_told(output_folder(planned)):
+        write_output(outcome, heard.warning)
     return outcome
 
 
@@ -128,7 +138,9 @@ def apply(
 
     base = read[0] if KINDS[step.operation.gives].has_base else None
     parents = tuple(model.digest for model in read)
-    result = planned.cache.run(step.key, step.operation.gives, parents, work, base, force)
+    result = planned.cache.run(
+        step.key, step.operation.gives, parents, work, base, force, step.parts
+    )
     return replace(result, model=replace(result.model, remote_code=read[0].remote_code))
 
 
