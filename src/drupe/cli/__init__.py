@@ -22,6 +22,7 @@ GROUPS = {
         "chat": "talk to a model that a run gave",
     },
     "What there is": {
+        "cache": "list, drop, verify and explain cached results",
         "passes": "list the passes, or the fields of one",
     },
 }

@@ -276,6 +276,18 @@ def lock_if_free(path: Path) -> Iterator[bool]:
                 _unlock(file)
 
 
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock `path`; makes no file."""
+    try:
+        with path.open("rb") as file:
+            held = _lock(file, wait=False)
+            if held:
+                _unlock(file)
+            return not held
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+
+
 def _names(path: Path, file: IO[bytes]) -> bool:
     """Return whether `path` is still the name of the open `file`."""
     try:
