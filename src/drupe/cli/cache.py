@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from drupe import plan
 from drupe.config.load import load
@@ -112,10 +111,12 @@ def _ls(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.json:
         results = [{**entry.to_json(), "own_bytes": stock.own_bytes(entry)} for entry in entries]
         return _say({"results": results, "total_bytes": stock.total_bytes})
-    grid = Table("key", "made by", "kind", "size", "its own", "age", "used", "", box=None)
-    for entry in entries:
-        grid.add_row(*_row(entry, stock.own_bytes(entry)))
-    console.print(grid, soft_wrap=False)
+    rows = [["key", "made by", "kind", "size", "its own", "age", "used", ""]]
+    rows += [_row(entry, stock.own_bytes(entry)) for entry in entries]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:  # in full, whatever the width of the terminal: a log has none
+        cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
+        console.print("  ".join(cells).rstrip(), markup=False)
     console.print(f"\n{_counted(len(entries), 'result')}, {size(stock.total_bytes)} on the disk.")
     return 0
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from drupe.core.cache import Cache
 from drupe.core.errors import Refused
-from drupe.core.files import is_locked, lock_if_free, locked, remove_tree
+from drupe.core.files import check_writable, is_locked, lock_if_free, locked, remove_tree
 from drupe.core.stock import (
     KEY,
     SHORT,
@@ -120,6 +120,8 @@ def fit(cache: Cache, quota_bytes: int, needed: Iterable[str]) -> Sweep | None:
 @contextmanager
 def _alone(cache: Cache, dry_run: bool) -> Iterator[None]:
     """Keep other housekeepers, and runs that begin, waiting; a dry run creates no lock."""
+    if not dry_run:
+        check_writable(cache.folder, "the cache")
     with nullcontext() if dry_run else locked(cache.folder / "locks" / "housekeeping"):
         yield
 

@@ -168,7 +168,7 @@ def _entry(step: Path) -> Entry:
     used = about.stat().st_mtime
     made = float(manifest.made) if manifest else used
     digests = frozenset(_digests_in(step))
-    return Entry(step.name, state, why, manifest, digests, sizes_of(step), used, made)
+    return Entry(step.name, state, why, manifest, digests, sizes_of(step / "files"), used, made)
 
 
 def _state(step: Path, manifest: Manifest) -> tuple[State, str]:
@@ -197,7 +197,7 @@ def sizes_of(path: Path) -> Sizes:
     sizes: Sizes = {}
     files = path.rglob("*") if path.is_dir() else [path]
     for file in files:
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             status = file.lstat()
             if not file.is_dir():
                 sizes[status.st_dev, status.st_ino] = status.st_size

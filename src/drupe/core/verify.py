@@ -9,7 +9,7 @@ from typing import Literal
 from drupe.core.cache import Cache
 from drupe.core.digest import file_digest, value_digest
 from drupe.core.errors import DrupeError
-from drupe.core.files import is_locked
+from drupe.core.files import check_writable, is_locked
 from drupe.core.housekeeping import drop_result
 from drupe.core.manifest import Manifest, OtherFormat, compare
 from drupe.core.stock import KEY, Inode, in_use, names_in
@@ -108,6 +108,7 @@ def repair(cache: Cache, damages: list[Damage]) -> list[Damage]:
 
     A damaged blob goes in any case: nothing reads it but the making of another result.
     """
+    check_writable(cache.folder, "the cache")
     busy, left = in_use(cache), []
     for damage in damages:
         if damage.what == "blob":
