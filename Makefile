@@ -1,11 +1,15 @@
 # Two commands: `make demo` and `make test`. Each sets up what it needs, once.
-.PHONY: demo test setup lint types toys clean
+.PHONY: demo test torture setup lint types toys clean
 
 demo: setup
 	@.venv/bin/drupe run --config examples/phi3-emotion/olive-config.json
 
 test: lint types toys
 	@.venv/bin/python -m pytest
+
+# kill -9 at a hundred random moments of the demo; DRUPE_TORTURE_SEED=N repeats one's moments.
+torture: toys
+	@DRUPE_TORTURE=100 .venv/bin/python -m pytest tests/e2e/test_torture.py
 
 # The plug-in that the tests install, as a third party would have it; not part of `make setup`.
 toys: setup

@@ -12,13 +12,17 @@ from typing import Any
 from drupe import plan
 from drupe.config.load import load
 from drupe.config.schema import Workflow
+from drupe.core.amounts import read_bytes
 from drupe.core.cache import Result
+from drupe.core.files import check_writable, full_disk_told
+from drupe.core.housekeeping import fit
 from drupe.core.model import KINDS, Model
 from drupe.core.process import usable_cores
 from drupe.core.step import StepSpec
 from drupe.outcome import Outcome, Score, Stage
-from drupe.output import model_folder, refuse_foreign, write_output
-from drupe.plan import INPUT, Plan, Step
+from drupe.output import model_folder, output_folder, refuse_foreign, write_output
+from drupe.plan import CACHE_FIELD, INPUT, Plan, Step
+from drupe.report.words import size
 from drupe.resources.models import architectures
 from drupe.systems.local import LocalSystem
 
@@ -37,6 +41,9 @@ class Listener:
 
     def finished(self, step: Step, result: Result) -> None:
         """Hear that a step's result is there, found or made."""
+
+    def note(self, text: str) -> None:
+        """Hear what was done beside the steps."""
 
     def warning(self, text: str) -> None:
         """Hear what may be wrong; the run goes on."""
@@ -70,8 +77,16 @@ def run(
     )
     planned = plan.make(workflow, heard.warning)
     refuse_foreign(planned)
+    if force:
+        check_writable(planned.cache.folder, CACHE_FIELD)
     heard.planned(planned)
     planned.cache.save_digests()
+    with planned.cache.using(step.key for step in planned.steps):
+        return _work(planned, heard, force, started)
+
+
+def _work(planned: Plan, heard: Listener, force: bool, started: float) -> Outcome:
+    """Do what is planned, and deliver it."""
     results = apply_steps(planned, heard, force)
     outcome = Outcome(
         plan=planned,
@@ -79,8 +94,31 @@ def run(
         path=model_folder(planned) if len(planned.stages) > 1 else None,
         seconds=time.monotonic() - started,
     )
-    write_output(outcome, heard.warning)
+    with full_disk_told(output_folder(planned)):
+        write_output(outcome, heard.warning)
+    keep_quota(planned, heard)
     return outcome
+
+
+def keep_quota(planned: Plan, heard: Listener) -> None:
+    """Drop what this run does not need and was not used for longest, beyond the cache's quota."""
+    quota = planned.workflow.engine.cache_quota
+    if quota is None:
+        return
+    sweep = fit(planned.cache, read_bytes(quota), [step.key for step in planned.steps])
+    if sweep is None:
+        return
+    if sweep.freed_bytes:
+        count = len(sweep.results)
+        heard.note(
+            f"The cache's quota is {quota}: {count} result{'s' if count != 1 else ''} not used for "
+            f"longest went, {size(sweep.freed_bytes)}."
+        )
+    if sweep.left_bytes > read_bytes(quota):
+        heard.warning(
+            f"The cache holds {size(sweep.left_bytes)} that runs need now: more than "
+            f"engine.cache_quota ({quota}) allows. Nothing of that was dropped."
+        )
 
 
 def apply_steps(planned: Plan, heard: Listener, force: bool) -> dict[str, Result]:
@@ -133,7 +171,9 @@ def apply(
 
     base = read[0] if KINDS[step.operation.gives].has_base else None
     parents = tuple(model.digest for model in read)
-    result = planned.cache.run(step.key, step.operation.gives, parents, work, base, force)
+    result = planned.cache.run(
+        step.key, step.operation.gives, parents, work, base, force, step.parts
+    )
     return replace(result, model=replace(result.model, remote_code=read[0].remote_code))
 
 

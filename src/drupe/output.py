@@ -8,7 +8,6 @@ OUTPUT/config.lock.json                the config as it was read, and what pins 
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from drupe.core.digest import file_digest
 from drupe.core.errors import Refused
 from drupe.core.files import (
     check_writable,
+    copy_whole,
     files_below,
     folder_in_place_of,
     link_or_copy,
@@ -94,12 +94,10 @@ def deliver(source: Path, destination: Path) -> None:
 
 
 def _deliver_file(file: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)
     if file.stat().st_size >= LINK_FROM_BYTES:
         link_or_copy(file, target)
     else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+        copy_whole(file, target)
 
 
 def repair(source: Path, delivered: Path, warn: Callable[[str], None]) -> None:

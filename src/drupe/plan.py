@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from drupe.core.target import Target
 from drupe.resources.models import Located, locate, locate_adapter, locate_files
 
 INPUT = "input model"
+CACHE_FIELD = "engine.cache_dir"
 FOLDER_NAME = re.compile(r"\w[\w .+-]{0,60}")
 
 
@@ -39,6 +40,7 @@ class Step:
 
     name: as the user reads it ("lora", "lora: accuracy"). stage: the stage that it makes (a
     pass) or is about (a proof, a metric). reads: the stages that it works on, the input first.
+    parts: what the key is the hash of.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Step:
     parents: tuple[str, ...]
     key: str
     hit: bool
+    parts: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def group(self) -> str:
@@ -84,8 +87,8 @@ def make(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) ->
     Raises Refused (or DrupeError) for what can be known to fail.
     """
     folder = Path(workflow.file).resolve().parent
-    cache = Cache((folder / workflow.engine.cache_dir).resolve(), warn)
-    check_writable(cache.folder, "engine.cache_dir")
+    cache = Cache(cache_folder(workflow), warn)
+    cache.check_folders(CACHE_FIELD)
     metrics, notes = _metrics(workflow)
     source = _source(workflow, folder, cache.digests, _needs_tokenizer(workflow, metrics))
     for key in ("cache_dir", "output_dir"):
@@ -102,7 +105,15 @@ def make(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) ->
     for index, named in enumerate(workflow.passes):
         chain.apply(named.name, named.type, named.step)
         chain.measure(named.name, first=False, last=index == len(workflow.passes) - 1)
-    return Plan(workflow, source, cache, tuple(chain.steps), tuple(notes))
+    planned = Plan(workflow, source, cache, tuple(chain.steps), tuple(notes))
+    if planned.to_run:  # one that cannot be written serves what it holds
+        check_writable(cache.folder, CACHE_FIELD)
+    return planned
+
+
+def cache_folder(workflow: Workflow) -> Path:
+    """Return the folder of the workflow's cache."""
+    return (Path(workflow.file).resolve().parent / workflow.engine.cache_dir).resolve()
 
 
 def _source(
@@ -204,7 +215,8 @@ class _Chain:
         if refusal:
             raise Refused(f"{name} ({refusal.where})", refusal.what, refusal.remedy)
         parents = tuple(self._keys[read] for read in reads)
-        key = operation.key(registered, parents, self._content_digest(name))
+        parts = operation.key_parts(registered, parents, self._content_digest(name))
+        key = value_digest(parts)
         contents = [self._digests[read] for read in reads]
         known = tuple(content for content in contents if content is not None)
         found = None
@@ -213,7 +225,9 @@ class _Chain:
         if role == "pass":
             self._digests[stage] = found.model.digest if found else None
         hit = found is not None
-        self.steps.append(Step(name, role, stage, reads, registered, operation, parents, key, hit))
+        self.steps.append(
+            Step(name, role, stage, reads, registered, operation, parents, key, hit, parts)
+        )
 
     def _content_digest(self, name: str) -> Callable[[Path], str]:
         def digest(path: Path) -> str:

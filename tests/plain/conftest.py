@@ -33,6 +33,7 @@ class Heard(drupe.Listener):
         self.ran: list[str] = []
         self.finished_steps: list[str] = []
         self.events: list[dict[str, Any]] = []
+        self.notes: list[str] = []
         self.warnings: list[str] = []
 
     def started(self, step: Step) -> None:
@@ -43,6 +44,9 @@ class Heard(drupe.Listener):
 
     def finished(self, step: Step, result: Result) -> None:
         self.finished_steps.append(step.name)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def warning(self, text: str) -> None:
         self.warnings.append(text)

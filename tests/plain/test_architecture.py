@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "outcome": {"plan"},
     "report": {"outcome", "plan"},
     "output": {"outcome", "plan", "report"},
-    "engine": {"config", "outcome", "output", "plan", "resources", "systems"},
+    "engine": {"config", "outcome", "output", "plan", "report", "resources", "systems"},
     "cli": {"catalog", "config", "engine", "outcome", "output", "plan", "report", "systems"},
     "__main__": {"cli"},
     "testing": set(),

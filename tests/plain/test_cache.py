@@ -14,8 +14,9 @@ import pytest
 
 from drupe.core import cache as cache_module
 from drupe.core.cache import Cache, Result, Run
-from drupe.core.digest import file_digest
+from drupe.core.digest import file_digest, sealed
 from drupe.core.errors import DrupeError
+from drupe.core.files import remove_tree
 from drupe.core.model import Model
 from tests.plain.conftest import tree
 
@@ -93,14 +94,16 @@ def write(file: Path, data: bytes) -> None:
 
 
 def rewrite_manifest(bench: Bench, **changes: Any) -> None:
-    manifest = json.loads((bench.step / "manifest").read_text())
-    (bench.step / "manifest").write_text(json.dumps(manifest | changes))
+    """Write what another drupe would have written: the seal fits."""
+    manifest = json.loads((bench.step / "manifest").read_text()) | changes
+    del manifest["seal"]
+    kept = {name: value for name, value in manifest.items() if value is not None}
+    (bench.step / "manifest").write_bytes(sealed(kept))
 
 
-def without(bench: Bench, entry: str) -> None:
-    manifest = json.loads((bench.step / "manifest").read_text())
-    del manifest[entry]
-    (bench.step / "manifest").write_text(json.dumps(manifest))
+def edit_manifest(bench: Bench) -> None:
+    text = (bench.step / "manifest").read_text()
+    (bench.step / "manifest").write_text(text.replace('"loss":1.5', '"loss":1.4'))
 
 
 HARM: dict[str, tuple[Callable[[Bench], object], str]] = {
@@ -141,21 +144,38 @@ HARM: dict[str, tuple[Callable[[Bench], object], str]] = {
         lambda bench: write(bench.step / "manifest", b"[]"),
         "its manifest is not one that drupe writes",
     ),
+    "manifest too deep": (
+        lambda bench: write(bench.step / "manifest", b"[" * 100_000),
+        "its manifest cannot be read (",
+    ),
     "manifest a folder": (
         lambda bench: ((bench.step / "manifest").unlink(), (bench.step / "manifest").mkdir()),
         "its manifest cannot be read (",
     ),
     "manifest without files": (
-        lambda bench: without(bench, "files"),
+        lambda bench: rewrite_manifest(bench, files=None),
         "its manifest is not one that drupe writes",
     ),
     "manifest without facts": (
-        lambda bench: without(bench, "facts"),
+        lambda bench: rewrite_manifest(bench, facts=None),
         "its manifest is not one that drupe writes",
     ),
-    "other format": (
-        lambda bench: rewrite_manifest(bench, format=2),
-        "it is of format 2, not 1",
+    "manifest edited": (edit_manifest, "its manifest has changed since it was made"),
+    "older format": (
+        lambda bench: rewrite_manifest(bench, format=1),
+        "it is of format 1, not 2",
+    ),
+    "newer format": (
+        lambda bench: rewrite_manifest(bench, format=3),
+        "it is of format 3, not 2",
+    ),
+    "a file for a folder": (
+        lambda bench: (remove_tree(bench.step), bench.step.write_text("?")),
+        "its manifest cannot be read (",
+    ),
+    "files a file": (
+        lambda bench: (remove_tree(bench.step / "files"), (bench.step / "files").write_text("?")),
+        "config.json is missing",
     ),
     "another step's": (
         lambda bench: rewrite_manifest(bench, key=OTHER),
@@ -311,7 +331,8 @@ def test_no_path_and_no_secret_in_a_manifest(
         assert "hf_secret" not in text
     manifest = json.loads((bench.step / "manifest").read_text())
     assert set(manifest) == {
-        "facts", "files", "format", "key", "kind", "made", "parents", "peak_bytes", "seconds",
+        "facts", "files", "format", "key", "kind", "made", "parents", "parts", "peak_bytes",
+        "seal", "seconds",
     }  # fmt: skip
 
 

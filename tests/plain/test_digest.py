@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,8 +16,6 @@ from drupe.core import digest
 from drupe.core.digest import DigestMemo, canonical_json, file_digest, folder_digest, value_digest
 from drupe.core.files import files_below, write_atomic
 
-YEAR_2020 = 1_577_836_800 * 10**9
-
 
 def plain_digest(data: bytes, chunk: int) -> str:
     """The definition in the fewest words: SHA-256 of the size and the SHA-256 of each chunk."""
@@ -25,10 +24,15 @@ def plain_digest(data: bytes, chunk: int) -> str:
     return hashlib.sha256(b"drupe-tree-1\0" + str(len(data)).encode() + b"\0" + tree).hexdigest()
 
 
-def settled(path: Path, data: bytes) -> Path:
-    """Write a file that was not touched for years, so that the memo trusts its time."""
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the clock show a minute later: the memo trusts the times of the test's files."""
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 60 * 10**9)
+
+
+def written(path: Path, data: bytes) -> Path:
     path.write_bytes(data)
-    os.utime(path, ns=(YEAR_2020, YEAR_2020))
     return path
 
 
@@ -103,25 +107,39 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return read
 
 
+@pytest.mark.usefixtures("later")
 def test_the_memo_reads_an_unchanged_file_once(tmp_path: Path, reads: list[Path]) -> None:
-    file = settled(tmp_path / "file", b"old")
+    file = written(tmp_path / "file", b"old")
     memo = DigestMemo()
     assert memo.digest(file) == memo.digest(file) == plain_digest(b"old", 64 * 2**20)
     assert reads == [file]
 
 
-def test_the_memo_reads_a_file_that_was_edited_in_place(tmp_path: Path, reads: list[Path]) -> None:
-    file = settled(tmp_path / "file", b"old")
+@pytest.mark.usefixtures("later")
+@pytest.mark.parametrize("keeps_time", [False, True], ids=["", "keeping size and time"])
+def test_the_memo_reads_a_file_that_was_edited_in_place(
+    keeps_time: bool, tmp_path: Path, reads: list[Path]
+) -> None:
+    file = written(tmp_path / "file", b"old")
     memo = DigestMemo()
     memo.digest(file)
+    before = file.stat()
+    time.sleep(0.02)  # the change time's clock may tick as rarely as a hundred times a second
     file.write_bytes(b"new")
+    if keeps_time:
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert memo.digest(file) == plain_digest(b"new", 64 * 2**20)
     assert reads == [file, file]
 
 
-def test_the_memo_does_not_trust_a_file_of_this_moment(tmp_path: Path, reads: list[Path]) -> None:
-    file = tmp_path / "file"
-    file.write_bytes(b"old")
+@pytest.mark.parametrize("mtime", [None, 0, 2**33], ids=["now", "of 1970", "of the future"])
+def test_the_memo_does_not_trust_a_file_of_this_moment(
+    mtime: int | None, tmp_path: Path, reads: list[Path]
+) -> None:
+    """Nor one whose time was set: its change time is of this moment, or it lies ahead."""
+    file = written(tmp_path / "file", b"old")
+    if mtime is not None:
+        os.utime(file, (mtime, mtime))
     memo = DigestMemo()
     memo.digest(file)
     memo.digest(file)
@@ -129,8 +147,35 @@ def test_the_memo_does_not_trust_a_file_of_this_moment(tmp_path: Path, reads: li
     assert memo.unsaved() is None
 
 
+def test_the_memo_trusts_no_file_of_a_clock_that_was_set_back(
+    tmp_path: Path, reads: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path / "file", b"old")
+    now = time.time_ns()
+    monkeypatch.setattr(time, "time_ns", lambda: now - 3600 * 10**9)
+    memo = DigestMemo()
+    assert memo.digest(file) == memo.digest(file)
+    assert reads == [file, file]
+
+
+@pytest.mark.usefixtures("later")
+def test_the_memo_forgets_what_nobody_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memo, now = DigestMemo(), time.time()
+    for name in ("old", "new"):
+        memo.digest(written(tmp_path / name, name.encode()))
+    monkeypatch.setattr(time, "time", lambda: now + 100 * 86400)
+    memo.digest(tmp_path / "new")
+    assert memo.forget(unused_days=90) == 1
+    assert memo.forget(unused_days=90) == 0
+    monkeypatch.setattr(time, "time", lambda: now - 86400)
+    assert memo.forget(unused_days=0) == 0, "the clock was set back: nothing is old"
+
+
+@pytest.mark.usefixtures("later")
 def test_the_memo_is_kept_without_a_path(tmp_path: Path, reads: list[Path]) -> None:
-    file = settled(tmp_path / "file", b"old")
+    file = written(tmp_path / "file", b"old")
     memo = DigestMemo(tmp_path / "cache" / "digests")
     memo.digest(file)
     assert not (tmp_path / "cache").exists()
@@ -145,8 +190,14 @@ def test_the_memo_is_kept_without_a_path(tmp_path: Path, reads: list[Path]) -> N
     assert again.unsaved() is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2, "digests": {}}', '{"format": 1}'])
+FORGED = '{"format": 2, "known": {"1:2:3:4:5": ["0", 1]}, "seal": "0"}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", '{"format": 1, "digests": {}}', '{"format": 2}', "[" * 10**5, FORGED],
+)
 def test_a_memo_that_cannot_be_read_is_forgotten(text: str, tmp_path: Path) -> None:
-    file = settled(tmp_path / "file", b"old")
+    file = written(tmp_path / "file", b"old")
     (tmp_path / "digests").write_text(text)
     assert DigestMemo(tmp_path / "digests").digest(file) == plain_digest(b"old", 64 * 2**20)

@@ -23,6 +23,7 @@ GROUPS = {
     },
     "What there is": {
         "config": "check a config, rewrite it in today's words, print its schema",
+        "cache": "list, drop, verify and explain cached results",
         "passes": "list the passes, or the fields of one",
     },
 }

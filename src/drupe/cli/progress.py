@@ -141,6 +141,10 @@ class Terminal(Listener):
             peak = size(result.peak_bytes) if result.peak_bytes else ""
             self._print(f"✓ {name}  {duration(result.seconds):>8}  {peak:>8}")
 
+    def note(self, text: str) -> None:
+        """Write what was done beside the steps."""
+        self._note(text, "note")
+
     def warning(self, text: str) -> None:
         """Write a warning."""
         self._note(text, "warning")

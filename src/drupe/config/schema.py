@@ -9,11 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
 
+from drupe.core.amounts import read_bytes
 from drupe.core.operation import Metric, Pass
 from drupe.core.resource import AzureMLClient, Remote, kind_of
 from drupe.core.target import Target
+
+
+def _a_size(text: str) -> str:
+    read_bytes(text)
+    return text
+
+
+Size = Annotated[str, AfterValidator(_a_size)]
 
 
 class Section(BaseModel):
@@ -114,6 +123,8 @@ class EngineConfig(Section):
     """How much is measured: each stage, the first and the last, or nothing."""
     search_strategy: None = None
     cache_dir: str = ".drupe-cache"
+    cache_quota: Size | None = None
+    """How large the cache may grow, "20GB": the results least recently used go after a run."""
     output_dir: str = "drupe-output"
     log_severity_level: int = Field(default=1, ge=0, le=4)
     """What the terminal tells: 0 and 1 notes too, 2 warnings, 3 and 4 errors alone."""

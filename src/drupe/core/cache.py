@@ -1,55 +1,52 @@
 """The cache: results as content-addressed blobs under manifests; whole or absent.
 
     blobs/ab/cdef...     one read-only file per content, named by its digest
-    steps/KEY/manifest   what the step gave: {file: digest}, its parents, time, memory, facts
+    steps/KEY/manifest   what the step gave: {file: digest}, its parents, the parts of its key,
+                         time, memory, facts; the file's own time is that of its last use
     steps/KEY/marks      device, inode, size and time of each file on this machine
     steps/KEY/files/     the result as a folder: hard links to the blobs
     locks/KEY            held by the process that works on a step
+    runs/PID-N           held by a run that goes on: the keys that it needs
     work/KEY/            where a running step writes; its scratch outlives a kill
     digests              digests of input files by their identity
 
     a step's folder      is a hit when
     absent               never
-    manifest + files     format, parents and kind fit, and each file's marks are those recorded
+    manifest + files     format, seal, parents and kind fit, and each file's marks are those
+                         recorded
     marks differ         the bytes still give the digests (then the marks are renewed)
     anything else        never: a miss, told in one warning, and made anew
 
-Reading creates nothing. What is in a manifest holds on any machine: no path, no secret.
+Reading creates nothing. What a hit does not see is a file that was changed while its size and
+time stayed: `drupe cache verify` reads every byte. `housekeeping.py` drops what is not needed.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from drupe.core.digest import (
-    DigestMemo,
-    canonical_json,
-    file_digest,
-    folder_digest,
-    identity,
-)
-from drupe.core.errors import DrupeError
+from drupe.core.blobs import Blobs
+from drupe.core.digest import DigestMemo, canonical_json, file_digest, folder_digest
+from drupe.core.errors import DrupeError, Refused
 from drupe.core.files import (
     files_below,
-    link_or_copy,
+    full_disk_told,
     locked,
-    make_read_only,
     remove_tree,
     replace_folder,
-    sync_file,
-    sync_folder,
     write_atomic,
 )
+from drupe.core.manifest import Compared, Manifest, compare
 from drupe.core.model import Model
 
-FORMAT = 1
+FOLDERS = ("blobs", "locks", "runs", "steps", "work")
 WAITING = "Another process works on this step: waiting for its result."
 
 
@@ -90,17 +87,47 @@ class Cache:
         self.folder = folder
         self._warn = warn
         self._warned: set[str] = set()
+        self.blobs = Blobs(folder / "blobs")
         self.digests = DigestMemo(folder / "digests")
 
+    def check_folders(self, where: str) -> None:
+        """Raise Refused where a file lies in the place of a folder."""
+        for place in (self.folder, *(self.folder / name for name in FOLDERS)):
+            if place.exists() and not place.is_dir():
+                raise Refused(
+                    where,
+                    f"is {self.folder}, but {place} is a file",
+                    "Move it away, or name another folder.",
+                )
+
     def save_digests(self) -> None:
-        """Keep what was learnt of input files for the next run."""
+        """Keep what was learnt of input files for the next run, if they can be kept."""
         data = self.digests.unsaved()
         if data is not None:
-            write_atomic(self.folder / "digests", data)
+            with suppress(OSError):  # a full or read-only disk: they are read again next time
+                write_atomic(self.folder / "digests", data)
+
+    def step_folder(self, key: str) -> Path:
+        """Return where a step's result lies, if it is here."""
+        return self.folder / "steps" / key
 
     def work_folder(self, key: str) -> Path:
         """Return where a step that is being worked on writes (out/, scratch/, events, log)."""
         return self.folder / "work" / key
+
+    @contextmanager
+    def using(self, keys: Iterable[str]) -> Iterator[None]:
+        """Have no other process drop the results `keys` as long as this block runs.
+
+        In a cache that cannot be written nothing is told, and nobody drops anything.
+        """
+        with ExitStack() as held:
+            with suppress(OSError), locked(self.folder / "locks" / "housekeeping"):
+                told = self.folder / "runs" / f"{os.getpid()}-{time.monotonic_ns()}"
+                held.enter_context(locked(told))
+                held.callback(told.unlink, missing_ok=True)
+                told.write_text("\n".join(keys))
+            yield
 
     def find(
         self, key: str, kind: str, parents: tuple[str, ...], base: Model | None = None
@@ -110,26 +137,23 @@ class Cache:
         parents: the content digests of the models that the step works on. A key promises how
         they came about, not that they are the same bytes: training again may differ.
         """
-        step = self.folder / "steps" / key
+        step = self.step_folder(key)
         try:
-            manifest = json.loads((step / "manifest").read_text())
+            manifest = Manifest.read(step)
+            fault = self._fault(step, manifest, key, kind, parents)
         except FileNotFoundError:
             return None
-        except (ValueError, OSError) as error:
-            self._warn_of(key, f"its manifest cannot be read ({error})")
-            return None
-        try:
-            fault = self._fault(step, manifest, key, kind, parents)
-            if fault is None:
-                model = Model(kind, step / "files", folder_digest(manifest["files"]), base)
-                seconds, peak_bytes = manifest["seconds"], manifest["peak_bytes"]
-                return Result(key, model, seconds, peak_bytes, manifest["facts"], hit=True)
+        except ValueError as error:
+            fault = str(error)
         except DrupeError as error:  # a link that leads out
             fault = f"{error.where} {error.what}"
-        except (KeyError, TypeError, AttributeError):
-            fault = "its manifest is not one that drupe writes"
-        self._warn_of(key, fault)
-        return None
+        except OSError as error:
+            fault = f"its files cannot be read ({error})"
+        if fault is not None:
+            self._warn_of(key, fault)
+            return None
+        model = Model(kind, step / "files", folder_digest(manifest.files), base)
+        return Result(key, model, manifest.seconds, manifest.peak_bytes, manifest.facts, hit=True)
 
     def _warn_of(self, key: str, fault: str) -> None:
         text = f"The cached result {key[:12]} is not used: {fault}. It is made anew."
@@ -138,39 +162,26 @@ class Cache:
             self._warn(text)
 
     def _fault(
-        self, step: Path, manifest: dict[str, Any], key: str, kind: str, parents: tuple[str, ...]
+        self, step: Path, manifest: Manifest, key: str, kind: str, parents: tuple[str, ...]
     ) -> str | None:
         """Return why a step's folder is no hit, or None."""
-        if manifest.get("format") != FORMAT:
-            return f"it is of format {manifest.get('format')}, not {FORMAT}"
-        if manifest["key"] != key or manifest["kind"] != kind:
+        if manifest.key != key or manifest.kind != kind:
             return "its manifest is another step's"
-        if manifest["parents"] != list(parents):
+        if manifest.parents != list(parents):
             return "it was made from other bytes of the step before it"
-        return self._fault_of_files(step, manifest["files"])
-
-    def _fault_of_files(self, step: Path, digests: dict[str, str]) -> str | None:
-        """Return what is wrong with the files of a step, or None."""
-        try:
-            marks = json.loads((step / "marks").read_text())
-        except (OSError, ValueError):
-            marks = {}
-        marks = marks if isinstance(marks, dict) else {}
-        present = {
-            file.relative_to(step / "files").as_posix() for file in files_below(step / "files")
-        }
-        if present != set(digests):
-            changed = sorted(present ^ set(digests))
-            return f"{changed[0]} is {'missing' if changed[0] in digests else 'foreign'}"
-        renewed = {}
-        for name, digest in digests.items():
-            file = step / "files" / name
-            renewed[name] = identity(file.stat())
-            if renewed[name] != marks.get(name) and file_digest(file) != digest:
+        compared = compare(step, manifest.files)
+        if compared.fault is not None:
+            return compared.fault
+        for name in compared.touched:
+            if file_digest(step / "files" / name) != manifest.files[name]:
                 return f"{name} has changed since it was made"
-        if renewed != marks and os.access(step, os.W_OK):
-            write_atomic(step / "marks", canonical_json(renewed))
+        self._renew_marks(step, compared)
         return None
+
+    def _renew_marks(self, step: Path, compared: Compared) -> None:
+        if compared.touched and os.access(step, os.W_OK):
+            with suppress(OSError):  # a full disk: they are compared by their bytes next time
+                write_atomic(step / "marks", canonical_json(compared.marks))
 
     def run(
         self,
@@ -180,28 +191,33 @@ class Cache:
         work: Callable[[Path], Run],
         base: Model | None = None,
         force: bool = False,
+        parts: dict[str, Any] | None = None,
     ) -> Result:
         """Return the step's result: found, or made by `work(folder)`, which writes folder/out.
 
         Two runs of one key: one works, the other waits and finds. A result is committed whole
         or not at all; `work` raises when it failed, and nothing of that is kept but its
-        scratch folder and its log.
+        scratch folder and its log. parts: what `key` is the hash of, for `drupe cache explain`.
         """
-        found = None if force else self.find(key, kind, parents, base)
+        found = None if force else self._use(key, kind, parents, base)
         if found:
             return found
-        with locked(self.folder / "locks" / key, lambda: self._warn(WAITING)):
-            found = None if force else self.find(key, kind, parents, base)
+        with (
+            full_disk_told(self.folder),
+            locked(self.folder / "locks" / key, lambda: self._warn(WAITING)),
+        ):
+            found = None if force else self._use(key, kind, parents, base)
             if found:
                 return found
             folder = self.work_folder(key)
             remove_tree(folder if force else folder / "out")
-            (folder / "out").mkdir(parents=True)
+            (folder / "out").mkdir(parents=True, exist_ok=True)
             try:
                 run = work(folder)
-                self._commit(key, kind, parents, folder / "out", run)
+                self._commit(key, kind, parents, folder / "out", run, parts or {})
             except BaseException:
                 remove_tree(folder / "out")
+                remove_tree(folder / "commit")
                 raise
             remove_tree(folder)
         made = self.find(key, kind, parents, base)
@@ -213,51 +229,48 @@ class Cache:
             )
         return replace(made, hit=False)
 
-    def _commit(self, key: str, kind: str, parents: tuple[str, ...], out: Path, run: Run) -> None:
+    def _use(
+        self, key: str, kind: str, parents: tuple[str, ...], base: Model | None
+    ) -> Result | None:
+        """Return what `find` does, and record the time of this use where that is possible."""
+        found = self.find(key, kind, parents, base)
+        if found:
+            with suppress(OSError):
+                os.utime(self.step_folder(key) / "manifest")
+        return found
+
+    def _commit(
+        self,
+        key: str,
+        kind: str,
+        parents: tuple[str, ...],
+        out: Path,
+        run: Run,
+        parts: dict[str, Any],
+    ) -> None:
         """Turn the folder `out` into blobs, a manifest and a folder of links, then publish it."""
         staging = self.work_folder(key) / "commit"
         remove_tree(staging)
-        digests = {}
         files = files_below(out)
         for link in filter(Path.is_symlink, files):  # a blob is a file, wherever it lies
             content = link.resolve()
             link.unlink()
             shutil.copyfile(content, link)
+        digests = {}
         for file in files:
             name = file.relative_to(out).as_posix()
-            digests[name] = self._store(file)
-            link_or_copy(self._blob(digests[name]), staging / "files" / name)
-        manifest = {
-            "format": FORMAT,
-            "key": key,
-            "kind": kind,
-            "files": digests,
-            "parents": list(parents),
-            "seconds": round(run.seconds, 3),
-            "peak_bytes": run.peak_bytes,
-            "facts": run.facts,
-            "made": int(time.time()),
-        }
-        marks = {name: identity((staging / "files" / name).stat()) for name in digests}
-        write_atomic(staging / "marks", canonical_json(marks))
-        write_atomic(staging / "manifest", canonical_json(manifest))
-        replace_folder(staging, self.folder / "steps" / key)
-
-    def _blob(self, digest: str) -> Path:
-        return self.folder / "blobs" / digest[:2] / digest[2:]
-
-    def _store(self, file: Path) -> str:
-        """Make `file` a blob (a rename, no byte is moved) and return its digest."""
-        sync_file(file)
-        digest = file_digest(file)
-        blob = self._blob(digest)
-        if blob.exists():
-            # The name promises the content; one that was edited in place does not keep it.
-            if blob.stat().st_size == file.stat().st_size and file_digest(blob) == digest:
-                return digest
-            blob.unlink()
-        blob.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(file, blob)
-        make_read_only(blob)
-        sync_folder(blob.parent)
-        return digest
+            digests[name] = self.blobs.store(file, staging / "files" / name)
+        manifest = Manifest(
+            key=key,
+            kind=kind,
+            files=digests,
+            parents=list(parents),
+            parts=parts,
+            seconds=round(run.seconds, 3),
+            peak_bytes=run.peak_bytes,
+            facts=run.facts,
+            made=int(time.time()),
+        )
+        write_atomic(staging / "marks", canonical_json(compare(staging, digests).marks))
+        write_atomic(staging / "manifest", manifest.to_bytes())
+        replace_folder(staging, self.step_folder(key))

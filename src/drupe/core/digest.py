@@ -17,6 +17,7 @@ from typing import Any
 
 CHUNK_BYTES = 64 * 2**20
 READ_BYTES = 2**20
+MEMO_FORMAT = 2
 # A file changed this recently may be changed again within one tick of its clock: not remembered.
 SETTLED_NS = 2 * 10**9
 
@@ -29,6 +30,17 @@ def canonical_json(value: Any) -> bytes:
 def value_digest(value: Any) -> str:
     """Return the SHA-256 (64 hex digits) of `value`'s canonical JSON."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def sealed(value: dict[str, Any]) -> bytes:
+    """Return `value` as canonical JSON with the digest of it all under "seal"."""
+    written = json.loads(canonical_json(value))  # as it will be read: keys are texts there
+    return canonical_json({**written, "seal": value_digest(written)})
+
+
+def is_sealed(value: dict[str, Any]) -> bool:
+    """Return whether `value` is what `sealed` wrote."""
+    return value.get("seal") == value_digest({k: v for k, v in value.items() if k != "seal"})
 
 
 def tree_digest(size_bytes: int, chunks: list[bytes]) -> str:
@@ -69,37 +81,35 @@ def identity(status: os.stat_result) -> str:
 class DigestMemo:
     """Remembers digests of files by their `identity`, so that 7.6 GB are hashed once.
 
-    The memo holds no paths. It is read from `file` when there is one and written by `save`
-    only: asking creates nothing.
+    The memo holds no paths, but the day on which each digest was last asked for. It is read
+    from `file` when there is one and written by its owner: asking creates nothing.
     """
 
     def __init__(self, file: Path | None = None) -> None:
-        self._file = file
-        self._known: dict[str, str] = {}
+        self._known: dict[str, tuple[str, int]] = {}
         self._changed = False
         if file is not None and file.is_file():
             try:
-                read = json.loads(file.read_text())
-            except ValueError:
+                read = json.loads(file.read_text(encoding="utf-8"))
+            except (OSError, ValueError, RecursionError):
                 read = None  # half-written by a machine that went down: hash again
-            if isinstance(read, dict) and read.get("format") == 1:
-                self._known = dict(read.get("digests", {}))
+            if isinstance(read, dict) and read.get("format") == MEMO_FORMAT and is_sealed(read):
+                self._known = {mark: (digest, day) for mark, (digest, day) in read["known"].items()}
 
     def digest(self, path: Path) -> str:
         """Return the content digest of `path`, hashing it if it is new or was touched."""
         status = path.stat()
         mark = f"{identity(status)}:{status.st_ctime_ns}"  # no cp -p escapes the change time
-        if mark not in self._known:
-            digest = file_digest(path)
-            after = path.stat()
-            if (
-                identity(after) != identity(status)
-                or time.time_ns() - after.st_mtime_ns < SETTLED_NS
-            ):
+        if mark in self._known:
+            digest, day = self._known[mark]
+        else:
+            digest, day = file_digest(path), -1
+            if not _is_settled(path.stat(), status):
                 return digest
-            self._known[mark] = digest
+        if day != _today():
+            self._known[mark] = (digest, _today())
             self._changed = True
-        return self._known[mark]
+        return digest
 
     def folder(self, root: Path, files: list[Path]) -> str:
         """Return the digest of those `files` (below `root`) as one folder."""
@@ -107,8 +117,34 @@ class DigestMemo:
             {file.relative_to(root).as_posix(): self.digest(file) for file in files}
         )
 
+    def forget(self, unused_days: int) -> int:
+        """Forget what was not asked for in so many days; return how many digests that was."""
+        old = [mark for mark, (_, day) in self._known.items() if _today() - day > unused_days]
+        for mark in old:
+            del self._known[mark]
+        self._changed = self._changed or bool(old)
+        return len(old)
+
     def unsaved(self) -> bytes | None:
         """Return the memo's new text if it has learnt something, else None."""
         if not self._changed:
             return None
-        return canonical_json({"format": 1, "digests": self._known})
+        return sealed({"format": MEMO_FORMAT, "known": self._known})
+
+
+def _is_settled(after: os.stat_result, before: os.stat_result) -> bool:
+    """Return whether a file stayed as it was while it was read, and was left alone for a while.
+
+    One of the future (the clock was set back) was not: it is read each time.
+    """
+    last = max(after.st_mtime_ns, after.st_ctime_ns)
+    return (
+        identity(after) == identity(before)
+        and after.st_ctime_ns == before.st_ctime_ns
+        and time.time_ns() - last >= SETTLED_NS
+    )
+
+
+def _today() -> int:
+    """Return the day by the machine's clock, counted from 1970."""
+    return int(time.time() // 86400)

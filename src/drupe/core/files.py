@@ -5,6 +5,7 @@ Nothing else in drupe calls fcntl, msvcrt, link or fsync.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -12,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from drupe.core.errors import DrupeError, Refused
 from drupe.core.process import is_alive
@@ -21,6 +23,9 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
     import msvcrt
+
+# A disk with less than this left is full for a model's work.
+FULL_BYTES = 2**20
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -59,6 +64,40 @@ def check_writable(folder: Path, where: str) -> None:
         raise Refused(
             where, f"is {folder}, but {place} cannot be written to", "Name another folder."
         )
+
+
+def full_disk(folder: Path) -> DrupeError:
+    """Return the error that says that the disk of `folder` is full, and what to do."""
+    usage = shutil.disk_usage(_nearest_folder(folder))
+    return DrupeError(
+        str(folder),
+        f"its disk is full ({usage.free / 1e6:.1f} MB of {usage.total / 1e6:.1f} MB left)",
+        "Make room there (drupe cache gc drops what nothing needs) and run again: finished steps "
+        "are kept.",
+    )
+
+
+def is_disk_full(folder: Path) -> bool:
+    """Return whether the disk of `folder` has no room left."""
+    return shutil.disk_usage(_nearest_folder(folder)).free < FULL_BYTES
+
+
+def _nearest_folder(path: Path) -> Path:
+    """Return `path`, or the nearest folder above it that exists."""
+    while not path.is_dir() and path != path.parent:
+        path = path.parent
+    return path
+
+
+@contextmanager
+def full_disk_told(folder: Path) -> Iterator[None]:
+    """Turn "no space left on device", which names no place, into words about `folder`'s disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise full_disk(folder) from error
 
 
 def sync_file(path: Path) -> None:
@@ -105,13 +144,35 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def link_or_copy(source: Path, destination: Path) -> None:
-    """Give `source` a second name, or copy it where the file system has no hard links."""
+    """Give `source` a second name, or copy it where the file system has no hard links.
+
+    `destination` holds all of it or what it held before.
+    """
+    with _takes_the_place_of(destination) as half:
+        try:
+            os.link(source, half)
+        except OSError:
+            shutil.copyfile(source, half)
+            shutil.copymode(source, half)
+
+
+def copy_whole(source: Path, destination: Path) -> None:
+    """Copy a file so that `destination` holds all of it or what it held before."""
+    with _takes_the_place_of(destination) as half:
+        shutil.copyfile(source, half)
+
+
+@contextmanager
+def _takes_the_place_of(destination: Path) -> Iterator[Path]:
+    """Yield the name of a file beside `destination` that becomes it when all went well."""
     destination.parent.mkdir(parents=True, exist_ok=True)
+    half = destination.with_name(f".{destination.name}.half-{os.getpid()}")
+    half.unlink(missing_ok=True)
     try:
-        os.link(source, destination)
-    except OSError:
-        shutil.copyfile(source, destination)
-        shutil.copymode(source, destination)
+        yield half
+        os.replace(half, destination)
+    finally:
+        half.unlink(missing_ok=True)  # on failure; and two names of one file stay two
 
 
 def make_read_only(path: Path) -> None:
@@ -121,7 +182,8 @@ def make_read_only(path: Path) -> None:
 
 def remove_tree(path: Path) -> None:
     """Remove a folder with all below it, read-only files too; an absent one is no fault."""
-    if not path.exists():
+    if not path.is_dir() or path.is_symlink():  # a file where a folder should be
+        path.unlink(missing_ok=True)
         return
     if os.name == "nt":  # a read-only file cannot be deleted there
         for file in path.rglob("*"):
@@ -188,19 +250,66 @@ def locked(path: Path, waits: Callable[[], None] = lambda: None) -> Iterator[Non
     one leaves none behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        if fcntl is not None:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+    while True:
+        with path.open("a+b") as file:
+            if not _lock(file, wait=False):
                 waits()
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+                _lock(file, wait=True)
+            if _names(path, file):  # else it was removed while we waited for it
+                try:
+                    yield
+                finally:
+                    _unlock(file)
+                return
+
+
+@contextmanager
+def lock_if_free(path: Path) -> Iterator[bool]:
+    """Hold the lock `path` if no process does; yield whether it is held now."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+b") as file:
+        held = _lock(file, wait=False)
+        try:
+            yield held and _names(path, file)
+        finally:
+            if held:
+                _unlock(file)
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether a process holds the lock `path`; makes no file."""
+    try:
+        with path.open("rb") as file:
+            held = _lock(file, wait=False)
+            if held:
+                _unlock(file)
+            return not held
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+
+
+def _names(path: Path, file: IO[bytes]) -> bool:
+    """Return whether `path` is still the name of the open `file`."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _lock(file: IO[bytes], *, wait: bool) -> bool:
+    """Lock an open file; return False if another process holds it and we do not wait."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         else:
             file.seek(0)
-            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK, 1)
-            try:
-                yield
-            finally:
-                file.seek(0)
-                msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+            msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def _unlock(file: IO[bytes]) -> None:
+    if fcntl is None:  # elsewhere the lock goes as the file is closed
+        file.seek(0)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)

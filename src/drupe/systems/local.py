@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -17,7 +18,7 @@ from typing import IO, Any
 
 from drupe.core.cache import Run
 from drupe.core.errors import StepError
-from drupe.core.files import write_atomic
+from drupe.core.files import full_disk, is_disk_full, write_atomic
 from drupe.core.process import anonymous_bytes, death, kill_group
 from drupe.core.step import StepSpec
 
@@ -81,7 +82,7 @@ class LocalSystem:
         finally:
             watch.close()
         if ended.status != 0 or watch.done is None:
-            raise _error(spec, folder, ended, watch)
+            raise _with_full_disk(_error(spec, folder, ended, watch), folder)
         peak = watch.peak_bytes or ended.peak_bytes
         return Run(watch.done["seconds"], peak, watch.done["facts"])
 
@@ -141,6 +142,14 @@ def _error(spec: StepSpec, folder: Path, ended: _Ended, watch: _Watch) -> StepEr
     return StepError(
         spec.operation, f"its process {death(ended.status)}{held}{unsaid}{last}", remedy
     )
+
+
+def _with_full_disk(error: StepError, folder: Path) -> StepError:
+    """Return the step's error, with the full disk that is behind it: not every library says so."""
+    if not is_disk_full(folder) and os.strerror(errno.ENOSPC) not in error.what:
+        return error
+    full = full_disk(folder)
+    return StepError(error.where, f"{error.what}; {full.where}: {full.what}", full.remedy)
 
 
 def _last_line(log: Path) -> str:

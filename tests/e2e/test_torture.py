@@ -1,0 +1,182 @@
+"""kill -9 at random moments of the demo, over and over: never half a result, never a wrong one.
+
+DRUPE_TORTURE sets how many kills (20), DRUPE_TORTURE_SEED their moments; `make torture` does 100.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from drupe.core.cache import Cache
+from drupe.core.digest import file_digest, folder_digest
+from drupe.core.files import files_below
+from drupe.core.housekeeping import remove
+from drupe.core.stock import survey
+from drupe.core.verify import verify
+from tests.e2e.conftest import DRUPE, EXAMPLES, Job
+from tests.e2e.test_demo import MODEL, Demo
+
+KILLS = int(os.environ.get("DRUPE_TORTURE", "20"))
+SEED = int(os.environ.get("DRUPE_TORTURE_SEED", random.SystemRandom().randrange(10**6)))
+# The imports alone take the first seconds of a run, the training fifteen; most die sooner.
+SHORTEST, LONGEST = 0.2, 20.0
+WHOM = ("client", "group", "worker", "server")
+
+
+@dataclass
+class Torture:
+    """A copy of the demo that is killed, and what a run that was left alone gave."""
+
+    folder: Path
+    expected: str
+    chance: random.Random
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "models" / "phi3-emotion"
+
+    @property
+    def cache(self) -> Cache:
+        return Cache(self.folder / "cache")
+
+    def start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [DRUPE, "run", "--config", "olive-config.json"],
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def run_and_kill(self) -> None:
+        """Start the run, kill a part of it after a while, and wait until all of it is gone."""
+        whom, seconds = self.chance.choice(WHOM), SHORTEST + LONGEST * self.chance.random() ** 3
+        client = self.start()
+        with suppress(subprocess.TimeoutExpired):
+            client.wait(seconds)
+        if client.returncode == 0:
+            self.told.append(f"done within {seconds:.2f} s")
+            self.check()
+            assert (self.output / "report.json").exists()
+            self.lose_some()
+            return
+        victims = self.victims(client.pid, whom)
+        self.told.append(f"{whom} {victims} after {seconds:.2f} s: {self.progress()}")
+        for victim in victims:
+            with suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
+        if whom in ("client", "group") or not victims:
+            client.kill()
+        assert client.wait(20) != 0, "a step was killed, and the run says that it is done"
+
+    def victims(self, client: int, whom: str) -> list[int]:
+        servers = children(client)
+        workers = [child for server in servers for child in children(server)]
+        everyone = [client, *servers, *workers]
+        return {"client": [client], "group": everyone, "server": servers, "worker": workers}[whom]
+
+    def progress(self) -> str:
+        return f"{len(list(self.folder.glob('cache/steps/*')))} results"
+
+    def lose_some(self) -> None:
+        """Have some results, and at times the output, be missing, so that all stages are met."""
+        entries = survey(self.cache).entries
+        lost = self.chance.sample(entries, self.chance.randint(1, len(entries)))
+        remove(self.cache, [entry.key for entry in lost])
+        if self.chance.random() < 0.5:
+            shutil.rmtree(self.folder / "models")
+        self.told.append(f"lost {len(lost)} of {len(entries)} results")
+
+    def finish(self, done: Job) -> None:
+        """Take the cache of a run that was left alone, and lose some of it."""
+        shutil.rmtree(self.folder / "cache")
+        shutil.copytree(done.folder / "cache", self.folder / "cache")
+        shutil.rmtree(self.folder / "models", ignore_errors=True)
+        shutil.copytree(done.folder / "models", self.folder / "models")
+        self.lose_some()
+
+    def check(self) -> None:
+        """No process is left, the output is absent or whole, the cache right to the byte."""
+        deadline = time.monotonic() + 10
+        while at_work(self.folder) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert at_work(self.folder) == []
+        place = self.folder / MODEL
+        if place.exists():
+            assert delivered(place) == self.expected
+        for name in ("report.json", "config.lock.json"):
+            if (self.output / name).exists():
+                assert "drupe" in json.loads((self.output / name).read_text())
+        if (self.output / "report.json").exists():
+            assert place.exists()
+        assert verify(self.cache).damages == []
+
+
+def children(pid: int) -> list[int]:
+    try:
+        words = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [int(word) for word in words]
+
+
+def at_work(folder: Path) -> list[str]:
+    """Return the command lines of processes that still work in `folder`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if str((process / "cwd").readlink()) == str(folder):
+                found.append((process / "cmdline").read_bytes().decode())
+    return [command for command in found if "drupe" in command]
+
+
+def delivered(place: Path) -> str:
+    """Return the digest of a delivered model without its card, which tells times."""
+    files = [file for file in files_below(place) if file.name != "README.md"]
+    return folder_digest({f.relative_to(place).as_posix(): file_digest(f) for f in files})
+
+
+@pytest.fixture
+def torture(tmp_path: Path, demo: Demo) -> Torture:
+    folder = tmp_path / "torture"
+    for name in ("model", "dataset"):
+        shutil.copytree(EXAMPLES / "phi3-emotion" / name, folder / name)
+    for name in ("olive-config.json", "app.py"):
+        shutil.copy(EXAMPLES / "phi3-emotion" / name, folder)
+    expected = delivered(demo[0].folder / MODEL)
+    assert expected == demo[0].report("models/phi3-emotion")["digest"]
+    return Torture(folder, expected, random.Random(SEED))
+
+
+def test_however_often_it_is_killed(torture: Torture, demo: Demo) -> None:
+    try:
+        for kill in range(KILLS):
+            if kill == KILLS // 2:  # the first half began with nothing, and stays in training
+                torture.finish(demo[0])
+            torture.run_and_kill()
+            torture.check()
+    except BaseException as fault:
+        fault.add_note("\n".join([f"DRUPE_TORTURE_SEED={SEED} and these kills:", *torture.told]))
+        raise
+    job = Job(torture.folder, torture.folder / "olive-config.json")
+    job.run()
+    torture.check()
+    assert delivered(torture.folder / MODEL) == torture.expected
+    assert list(torture.folder.glob("models/**/.*")) == [], "no staging folder is left"
+    assert job.drupe("cache", "gc", "olive-config.json").returncode == 0
+    assert list((torture.folder / "cache" / "work").iterdir()) == []
+    done = job.drupe("cache", "verify", "olive-config.json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "nothing damaged" in done.stdout
