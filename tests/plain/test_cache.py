@@ -128,6 +128,10 @@ HARM: dict[str, tuple[Callable[[Bench], object], str]] = {
         lambda bench: (bench.step / "files" / "more").symlink_to("/etc/hostname"),
         "which lies outside",
     ),
+    "link to itself": (
+        lambda bench: (bench.weights.unlink(), bench.weights.symlink_to("weights")),
+        "weights is ",  # a link to itself, or missing: Python 3.13 sees no file there
+    ),
     "manifest cut": (
         lambda bench: write(bench.step / "manifest", (bench.step / "manifest").read_bytes()[:99]),
         "its manifest cannot be read (Unterminated string",
