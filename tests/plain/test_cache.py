@@ -233,6 +233,14 @@ def test_marks_that_are_lost_cost_a_reading_and_no_more(marks: bytes | None, ben
     assert set(json.loads((bench.step / "marks").read_text())) == set(CONTENT)
 
 
+def test_marks_that_cannot_be_renewed_are_no_end_of_a_run(bench: Bench) -> None:
+    bench.run()
+    (bench.step / "marks").unlink()
+    (bench.step / "marks").mkdir()
+    assert bench.run().hit
+    assert bench.warnings == []
+
+
 def test_a_touch_without_a_change_is_still_a_hit(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
