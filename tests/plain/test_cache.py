@@ -128,6 +128,10 @@ HARM: dict[str, tuple[Callable[[Bench], object], str]] = {
         lambda bench: (bench.step / "files" / "more").symlink_to("/etc/hostname"),
         "which lies outside",
     ),
+    "link to itself": (
+        lambda bench: (bench.weights.unlink(), bench.weights.symlink_to("weights")),
+        "weights is ",  # a link to itself, or missing: Python 3.13 sees no file there
+    ),
     "manifest cut": (
         lambda bench: write(bench.step / "manifest", (bench.step / "manifest").read_bytes()[:99]),
         "its manifest cannot be read (Unterminated string",
@@ -227,6 +231,14 @@ def test_marks_that_are_lost_cost_a_reading_and_no_more(marks: bytes | None, ben
     assert bench.run().hit
     assert bench.warnings == []
     assert set(json.loads((bench.step / "marks").read_text())) == set(CONTENT)
+
+
+def test_marks_that_cannot_be_renewed_are_no_end_of_a_run(bench: Bench) -> None:
+    bench.run()
+    (bench.step / "marks").unlink()
+    (bench.step / "marks").mkdir()
+    assert bench.run().hit
+    assert bench.warnings == []
 
 
 def test_a_touch_without_a_change_is_still_a_hit(

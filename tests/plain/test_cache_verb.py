@@ -349,6 +349,15 @@ def test_what_the_run_needs_is_never_dropped(ran: Workspace) -> None:
         assert ran.heard.ran == []
 
 
+def test_a_quota_that_cannot_be_kept_is_no_end_of_a_run(ran: Workspace) -> None:
+    remove_tree(ran.cache / "locks" / "housekeeping")
+    (ran.cache / "locks" / "housekeeping").mkdir()
+    ran.config["engine"]["cache_quota"] = "5B"
+    assert ran.run().path is not None
+    [warning] = ran.heard.warnings
+    assert warning.startswith("The cache was not brought below its quota of 5B: [Errno 21] Is a")
+
+
 @pytest.mark.parametrize("quota", ["20", "much", "-1GB", 20])
 def test_a_quota_is_a_size_with_its_unit(quota: Any, workspace: Workspace) -> None:
     workspace.config["engine"]["cache_quota"] = quota

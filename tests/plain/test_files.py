@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,12 @@ import pytest
 from drupe.core import files
 from drupe.core.errors import DrupeError
 from drupe.core.files import (
+    copy_whole,
     files_below,
     folder_in_place_of,
+    is_locked,
     link_or_copy,
+    lock_if_free,
     locked,
     make_read_only,
     remove_tree,
@@ -203,3 +208,74 @@ def test_a_link_to_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("real", target_is_directory=True)
     with pytest.raises(DrupeError, match=r"is a link to the folder .*real, whose files would be"):
         files_below(tmp_path)
+
+
+def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    if sys.version_info >= (3, 13):  # there it is no error, and no file
+        assert files_below(tmp_path) == []
+        return
+    with pytest.raises(DrupeError, match=r"loop: is a link that leads to itself\n  Remove it\."):
+        files_below(tmp_path)
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """No file of this process may grow beyond 1000 bytes: a write fails in its middle."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("put", [copy_whole, link_or_copy])
+def test_a_copy_that_fails_leaves_what_was_there(
+    put: Callable[[Path, Path], None],
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "new").write_text("n" * 2000)
+    (tmp_path / "place").write_text("old")
+
+    def refuse(*names: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    request.getfixturevalue("small_files")
+    with pytest.raises(OSError, match="File too large"):
+        put(tmp_path / "new", tmp_path / "place")
+    assert (tmp_path / "place").read_text() == "old"
+    assert listed(tmp_path) == ["new", "place"]
+
+
+def test_a_second_name_takes_the_place_of_any_other(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("file")
+    (tmp_path / "place").write_text("old")
+    for _ in range(2):  # the second time they are one file already
+        link_or_copy(tmp_path / "file", tmp_path / "place")
+        assert (tmp_path / "place").samefile(tmp_path / "file")
+        assert listed(tmp_path) == ["file", "place"]
+
+
+def test_whether_a_lock_is_held_is_asked_without_making_it(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    assert not is_locked(lock)
+    assert listed(tmp_path) == []
+    with locked(lock):
+        assert is_locked(lock)
+        with lock_if_free(lock) as free:
+            assert not free
+    assert not is_locked(lock)
+    with lock_if_free(lock) as free:
+        assert free
+        assert is_locked(lock)
+
+
+def test_remove_tree_removes_a_file_in_the_place_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "link").symlink_to("kept")
+    (tmp_path / "file").touch()
+    remove_tree(tmp_path / "link")
+    remove_tree(tmp_path / "file")
+    assert listed(tmp_path) == ["kept"]

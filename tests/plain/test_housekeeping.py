@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from drupe.core.manifest import Manifest
 from drupe.core.stock import survey
 from drupe.core.verify import Damage, repair, verify
 from tests.plain.conftest import tree
-from tests.plain.test_cache import KEY, OTHER, Bench, rewrite_manifest, write
+from tests.plain.test_cache import CONTENT, KEY, OTHER, Bench, rewrite_manifest, write
 
 DAY = 86400
 NOBODY = 2**22 + 1  # above the kernel's largest process number
@@ -333,6 +334,62 @@ def test_runs_that_share_every_blob_and_housekeeping_at_once(tmp_path: Path) -> 
     assert sweeps > 1
     verified = verify(Cache(folder))
     assert (verified.results, verified.damages) == (24, [])
+
+
+def test_a_blob_may_be_dropped_as_soon_as_it_is_there(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worst moment: the file has its blob's name, and no manifest names that."""
+    swept: list[int] = []
+    replace = os.replace
+
+    def replace_and_sweep(source: Path, destination: Path) -> None:
+        replace(source, destination)
+        if "blobs" in str(destination):
+            swept.append(len(collect(Cache(bench.cache.folder), dry_run=True).blobs))
+            Path(destination).unlink()  # what a housekeeper does who saw it so
+
+    monkeypatch.setattr(os, "replace", replace_and_sweep)
+    made = bench.run()
+    assert swept == [1, 1, 1]
+    assert {name: data.decode() for name, data in tree(made.model.path).items()} == CONTENT
+
+
+def test_a_blob_may_be_dropped_as_it_is_about_to_be_shared(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.run()
+    link = os.link
+
+    def sweep_and_link(source: Path, destination: Path) -> None:
+        if "blobs" in str(source):
+            Path(source).unlink(missing_ok=True)
+        link(source, destination)
+
+    monkeypatch.setattr(os, "link", sweep_and_link)
+    made = bench.run(key=OTHER)
+    assert {name: data.decode() for name, data in tree(made.model.path).items()} == CONTENT
+
+
+@pytest.mark.parametrize("what", ["a housekeeper", "a run that begins"])
+def test_who_comes_waits_for_the_housekeeper(what: str, bench: Bench) -> None:
+    fill(bench, 1)
+    done = threading.Event()
+
+    def come() -> None:
+        if what == "a housekeeper":
+            collect(Cache(bench.cache.folder))
+        else:
+            with Cache(bench.cache.folder).using([KEY]):
+                pass
+        done.set()
+
+    thread = threading.Thread(target=come)
+    with locked(bench.cache.folder / "locks" / "housekeeping"):
+        thread.start()
+        assert not done.wait(0.1)
+    assert done.wait(10)
+    thread.join()
 
 
 # rm

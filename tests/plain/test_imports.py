@@ -46,6 +46,11 @@ def test_the_list_of_passes_imports_nothing_heavy() -> None:
     assert not imported_by("passes") & HEAVY
 
 
+def test_the_cache_is_listed_without_anything_heavy(workspace: Workspace) -> None:
+    workspace.run()
+    assert not imported_by("cache", "ls", str(workspace.file)) & HEAVY
+
+
 def test_the_public_names_are_there() -> None:
     code = (
         "import sys, drupe\n"

@@ -126,10 +126,10 @@ def files_below(folder: Path) -> list[Path]:
     root = folder.resolve()
     found = []
     for path in folder.rglob("*"):
-        if path.is_symlink() and not path.resolve().is_relative_to(root):
+        if path.is_symlink() and not _target(path).is_relative_to(root):
             raise DrupeError(
                 str(path),
-                f"is a link to {path.resolve()}, which lies outside {folder}",
+                f"is a link to {_target(path)}, which lies outside {folder}",
                 "Replace the link by the file itself.",
             )
         if path.is_symlink() and path.is_dir():
@@ -141,6 +141,14 @@ def files_below(folder: Path) -> list[Path]:
         if path.is_file():
             found.append(path)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _target(link: Path) -> Path:
+    """Return what a link leads to; raises DrupeError for one that leads to itself."""
+    try:
+        return link.resolve()
+    except (OSError, RuntimeError) as error:  # RuntimeError until Python 3.12
+        raise DrupeError(str(link), "is a link that leads to itself", "Remove it.") from error
 
 
 def link_or_copy(source: Path, destination: Path) -> None:
