@@ -23,6 +23,7 @@ GROUPS = {
     },
     "What there is": {
         "passes": "list the passes, or the fields of one",
+        "doctor": "look whether all that is installed can work",
     },
 }
 VERBS = {verb: line for verbs in GROUPS.values() for verb, line in verbs.items()}
