@@ -27,8 +27,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {"config", "outcome", "output", "plan", "resources", "systems"},
     "doctor": set(),
     "cli": {
-        "catalog", "config", "doctor", "engine", "outcome", "output", "plan", "report", "systems",
-    },  # fmt: skip
+        "catalog",
+        "config",
+        "doctor",
+        "engine",
+        "outcome",
+        "output",
+        "plan",
+        "report",
+        "systems",
+    },
     "__main__": {"cli"},
     "testing": set(),
     "data": set(),
