@@ -108,6 +108,7 @@ def _run(verb: str, words: list[str]) -> int:
         place = str(error.filename or "the disk")
         remedy = "Mend that and run again: finished steps are kept."
         fault = errors.DrupeError(place, error.strerror or str(error), remedy)
-    print(f"drupe: {fault}", file=sys.stderr)
+    secrets = importlib.import_module("drupe.core.secrets")
+    print(secrets.redacted(f"drupe: {fault}"), file=sys.stderr)
     code: int = fault.exit_code
     return code

@@ -23,6 +23,7 @@ from drupe.config.schema import (
     Said,
     Workflow,
 )
+from drupe.config.secrets import refuse_secrets
 from drupe.config.source import Items, Map, origin_of, read
 from drupe.config.target import Systems, choose, findings, notes
 from drupe.core.dataset import Dataset
@@ -49,6 +50,7 @@ def load(
     Raises ConfigError with all faults, Refused for a file that cannot be read.
     """
     root = read(file)
+    refuse_secrets(file, root)
     notes = upgrade(root)
     reader = _Reader(file, root)
     reader.faults += [
