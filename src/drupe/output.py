@@ -25,6 +25,7 @@ from drupe.core.files import (
     write_atomic,
 )
 from drupe.core.operation import installed_version
+from drupe.core.secrets import redacted_values
 from drupe.outcome import Outcome
 from drupe.plan import Plan
 from drupe.report.card import model_card
@@ -185,7 +186,7 @@ def lock(planned: Plan) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "drupe": drupe.__version__,
-        "config": planned.workflow.raw,
+        "config": redacted_values(planned.workflow.raw),
         "set": list(planned.workflow.settings),
         "target": planned.workflow.target.model_dump(),
         "input_model": {

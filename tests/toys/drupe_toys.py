@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Literal
@@ -62,7 +63,16 @@ class Breaks(Pass):
 
     takes, gives = ("files",), "files"
     how: Literal[
-        "exception", "error", "segfault", "killed", "exit", "memory", "nothing", "input", "sleep"
+        "exception",
+        "error",
+        "segfault",
+        "killed",
+        "exit",
+        "memory",
+        "nothing",
+        "input",
+        "sleep",
+        "leak",
     ]
 
     def run(self, model: Model, out: Path, job: Job) -> None:
@@ -94,6 +104,11 @@ class Breaks(Pass):
         file = next(model.path.glob("*.txt"))
         file.chmod(0o644)
         file.write_text("changed")
+
+    def _leak(self, model: Model, out: Path) -> None:
+        sys.stdout.write(repr(dict(os.environ)))
+        login = Path(os.environ["HF_HOME"]) / "token"
+        raise ValueError(f"refused for {os.environ['HF_TOKEN']} and {login.read_text()}")
 
     def _sleep(self, model: Model, out: Path) -> None:
         time.sleep(60)

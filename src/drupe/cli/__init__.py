@@ -25,6 +25,7 @@ GROUPS = {
         "config": "check a config, rewrite it in today's words, print its schema",
         "cache": "list, drop, verify and explain cached results",
         "passes": "list the passes, or the fields of one",
+        "doctor": "look whether all that is installed can work",
     },
 }
 VERBS = {verb: line for verbs in GROUPS.values() for verb, line in verbs.items()}
@@ -109,6 +110,7 @@ def _run(verb: str, words: list[str]) -> int:
         place = str(error.filename or "the disk")
         remedy = "Mend that and run again: finished steps are kept."
         fault = errors.DrupeError(place, error.strerror or str(error), remedy)
-    print(f"drupe: {fault}", file=sys.stderr)
+    secrets = importlib.import_module("drupe.core.secrets")
+    print(secrets.redacted(f"drupe: {fault}"), file=sys.stderr)
     code: int = fault.exit_code
     return code

@@ -12,6 +12,7 @@ from drupe.config.dialects.names import DATA_NAMES, PASS_NAMES, TRAINING_NAMES
 from drupe.config.source import Items, Map, Origin, origin_of
 from drupe.core.dataset import Part
 from drupe.core.errors import Fault, closest
+from drupe.core.secrets import redacted
 from drupe.core.target import Target
 
 Place = tuple[str | int, ...]
@@ -117,7 +118,7 @@ def _lowered(message: str) -> str:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = redacted(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 60 else text[:57] + "..."
 
 

@@ -11,6 +11,7 @@ from drupe.config.document import Document
 from drupe.config.overrides import lay_over, overlay
 from drupe.config.reader import Reader
 from drupe.config.schema import Said, Workflow
+from drupe.config.secrets import refuse_secrets
 from drupe.config.source import Map, read
 from drupe.core.errors import ConfigError, Fault
 
@@ -51,6 +52,7 @@ def canonical(file: Path, settings: Iterable[str] = ()) -> tuple[Map, list[Note]
     """Return the config in our own words, what was read otherwise, and what cannot be read."""
     root = read(file)
     laid_over, faults = overlay(settings)
+    refuse_secrets(file, root, laid_over)
     notes = upgrade(root, laid_over, lambda: faults.extend(lay_over(root, laid_over)))
     faults += [Fault(note.where, note.text, note.remedy) for note in notes if note.level == "fault"]
     return root, notes, faults

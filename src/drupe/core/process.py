@@ -1,6 +1,6 @@
 """What differs between operating systems about processes: memory, death, sessions.
 
-Nothing else in drupe reads /proc, calls prctl or knows a signal's meaning.
+Nothing else in drupe reads a process's /proc, calls prctl or knows a signal's meaning.
 """
 
 from __future__ import annotations
@@ -95,3 +95,17 @@ def total_memory_bytes() -> int:
     with suppress(OSError, ValueError):
         total = min(total, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return total
+
+
+def free_memory_bytes() -> int:
+    """Return the memory that can be had without swapping, within the container; 0 if untold."""
+    free = 0
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        line = next(line for line in lines if line.startswith("MemAvailable:"))
+        free = int(line.split()[1]) * 1024
+    with suppress(OSError, ValueError):
+        group = Path("/sys/fs/cgroup")
+        limit = int((group / "memory.max").read_text())
+        free = min(free, limit - int((group / "memory.current").read_text()))
+    return max(free, 0)

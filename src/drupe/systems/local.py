@@ -20,6 +20,7 @@ from drupe.core.cache import Run
 from drupe.core.errors import StepError
 from drupe.core.files import full_disk, is_disk_full, write_atomic
 from drupe.core.process import anonymous_bytes, death, kill_group
+from drupe.core.secrets import redact_file
 from drupe.core.step import StepSpec
 
 POLL_SECONDS = 0.05
@@ -81,6 +82,7 @@ class LocalSystem:
             raise
         finally:
             watch.close()
+            redact_file(folder / "log")
         if ended.status != 0 or watch.done is None:
             raise _with_full_disk(_error(spec, folder, ended, watch), folder)
         peak = watch.peak_bytes or ended.peak_bytes

@@ -12,6 +12,7 @@ from pathlib import Path
 from drupe.catalog import find
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job, event_line
+from drupe.core.secrets import known_secrets, redacted_values
 from drupe.core.step import StepSpec, execute
 
 # What dependencies send or print by themselves is off; Hub access is the client's business, so
@@ -53,11 +54,13 @@ def run_step(spec_file: Path, out: Path) -> int:
     Beside the spec lie its scratch folder and the file `events`, to which a line is added for
     each thing to tell. The last line says how it ended.
     """
+    secrets = known_secrets()
     gc.freeze()  # after a fork: do not touch (and so copy) the pages of what is preloaded
     with (spec_file.parent / "events").open("a", encoding="utf-8") as events:
 
         def send(event: dict[str, object]) -> None:
-            events.write(event_line(event))
+            told = {**redacted_values(event, secrets), "event": event["event"]}
+            events.write(event_line(told))
             events.flush()
 
         try:

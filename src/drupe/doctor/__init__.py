@@ -1,0 +1,1 @@
+"""What `drupe doctor` looks at: one file a theme, each giving findings."""
