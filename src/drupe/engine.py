@@ -14,16 +14,21 @@ from drupe.config.load import load
 from drupe.config.schema import Workflow
 from drupe.core.amounts import read_bytes
 from drupe.core.cache import Result
+from drupe.core.errors import refuse
 from drupe.core.files import check_writable, full_disk_told
 from drupe.core.housekeeping import fit
+from drupe.core.journal import Measured, journal_file, write_down
 from drupe.core.model import KINDS, Model
 from drupe.core.process import usable_cores
 from drupe.core.step import StepSpec
 from drupe.outcome import Outcome, Score, Stage
-from drupe.output import model_folder, output_folder, refuse_foreign, write_output
+from drupe.output import model_folder, output_folder, write_output
 from drupe.plan import CACHE_FIELD, INPUT, Plan, Step
+from drupe.preflight.estimates import estimates, operation_name
+from drupe.preflight.examine import blockers_of, examine
+from drupe.preflight.finding import Finding
 from drupe.report.words import size
-from drupe.resources.models import architectures
+from drupe.resources.models import architectures, size_of
 from drupe.systems.local import LocalSystem
 
 
@@ -32,6 +37,9 @@ class Listener:
 
     def planned(self, plan: Plan) -> None:
         """Hear the plan; nothing is done yet."""
+
+    def found(self, finding: Finding) -> None:
+        """Hear what preflight saw that may be in the way of the run."""
 
     def started(self, step: Step) -> None:
         """Hear that a step that is not in the cache begins."""
@@ -75,11 +83,15 @@ def run(
         if isinstance(config, Workflow)
         else load(Path(config), system, target, output, settings, strict=strict)
     )
-    planned = plan.make(workflow, heard.warning)
-    refuse_foreign(planned)
+    planned = plan.draft(workflow, heard.warning)
+    expected = estimates(planned)
+    findings = examine(planned, expected)
+    refuse(workflow.file, [*planned.blockers, *blockers_of(findings)])
     if force:
         check_writable(planned.cache.folder, CACHE_FIELD)
     heard.planned(planned)
+    for finding in findings:
+        heard.found(finding)
     planned.cache.save_digests()
     with planned.cache.using(step.key for step in planned.steps):
         return _work(planned, heard, force, started)
@@ -178,7 +190,23 @@ def apply(
     result = planned.cache.run(
         step.key, step.operation.gives, parents, work, base, force, step.parts
     )
+    if not result.hit:
+        note_down(step, read[0], result)
     return replace(result, model=replace(result.model, remote_code=read[0].remote_code))
+
+
+def note_down(step: Step, read: Model, result: Result) -> None:
+    """Tell the machine's journal what a step took, for the estimates of later plans."""
+    model_bytes = size_of(read)
+    measured = Measured(
+        operation=operation_name(step),
+        work=step.operation.work_units(model_bytes),
+        model_bytes=model_bytes,
+        seconds=result.seconds,
+        peak_bytes=result.peak_bytes,
+        output_bytes=result.size_bytes,
+    )
+    write_down(measured, journal_file())
 
 
 def stage_of(planned: Plan, name: str, results: dict[str, Result]) -> Stage:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +21,9 @@ from drupe.config.schema import NamedMetric, Workflow
 from drupe.core.cache import Cache
 from drupe.core.dataset import Dataset, Part
 from drupe.core.digest import DigestMemo, value_digest
-from drupe.core.errors import Refused
+from drupe.core.errors import DrupeError, Refused, refuse
 from drupe.core.files import check_writable, files_below
-from drupe.core.model import KINDS
+from drupe.core.model import KINDS, Model
 from drupe.core.operation import Operation, Pass
 from drupe.core.resource import Remote
 from drupe.core.target import Target
@@ -40,6 +40,7 @@ class Step:
 
     name: as the user reads it ("lora", "lora: accuracy"). stage: the stage that it makes (a
     pass) or is about (a proof, a metric). reads: the stages that it works on, the input first.
+    key: empty where it cannot be known, for something that it is made of is not there.
     parts: what the key is the hash of.
     """
 
@@ -62,13 +63,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that will be done, in order."""
+    """All that will be done, in order. blockers: why it cannot be, as far as planning finds it."""
 
     workflow: Workflow
     source: Located
     cache: Cache
     steps: tuple[Step, ...]
     notes: tuple[str, ...]
+    blockers: tuple[DrupeError, ...] = ()
 
     @property
     def to_run(self) -> tuple[Step, ...]:
@@ -86,29 +88,89 @@ def make(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) ->
 
     Raises Refused (or DrupeError) for what can be known to fail.
     """
+    planned = draft(workflow, warn)
+    refuse(workflow.file, planned.blockers)
+    return planned
+
+
+def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -> Plan:
+    """Return the plan of `workflow` with all that is in its way, if it is no plan to be run."""
     folder = Path(workflow.file).resolve().parent
     cache = Cache(cache_folder(workflow), warn)
-    cache.check_folders(CACHE_FIELD)
+    blockers = _Blockers()
+    with blockers:
+        cache.check_folders(CACHE_FIELD)
+    with blockers:
+        _check_host(workflow)
     metrics, notes = _metrics(workflow)
-    source = _source(workflow, folder, cache.digests, _needs_tokenizer(workflow, metrics))
+    source = _absent(workflow)
+    with blockers:
+        source = _source(workflow, folder, cache.digests, _needs_tokenizer(workflow, metrics))
     for key in ("cache_dir", "output_dir"):
-        written = (folder / getattr(workflow.engine, key)).resolve()
-        inside = source.model.kind == "files" and written.is_relative_to(source.model.path)
-        if inside or written == source.model.path:
-            raise Refused(
-                f"engine.{key}",
-                f"{written} lies in the input model's folder, which each run would then change",
-                "Name a folder beside it.",
-            )
-    chain = _Chain(workflow, cache, source, metrics)
+        with blockers:
+            _check_beside(source, (folder / getattr(workflow.engine, key)).resolve(), key)
+    chain = _Chain(workflow, cache, source, metrics, blockers)
     chain.measure(INPUT, first=True, last=not workflow.passes)
     for index, named in enumerate(workflow.passes):
         chain.apply(named.name, named.type, named.step)
         chain.measure(named.name, first=False, last=index == len(workflow.passes) - 1)
     planned = Plan(workflow, source, cache, tuple(chain.steps), tuple(notes))
-    if planned.to_run:  # one that cannot be written serves what it holds
-        check_writable(cache.folder, CACHE_FIELD)
-    return planned
+    told = any(fault.where == CACHE_FIELD for fault in blockers.found)
+    if planned.to_run and not told:  # a cache that cannot be written serves what it holds
+        with blockers:
+            check_writable(cache.folder, CACHE_FIELD)
+    return replace(planned, blockers=tuple(blockers.found))
+
+
+class _Blockers:
+    """A context in which a DrupeError is written down, each once, and what follows goes on."""
+
+    def __init__(self) -> None:
+        self.found: list[DrupeError] = []
+
+    def add(self, fault: DrupeError) -> None:
+        """Write down a fault."""
+        if str(fault) not in map(str, self.found):
+            self.found.append(fault)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> bool:
+        if isinstance(fault, DrupeError):
+            self.add(fault)
+        return isinstance(fault, DrupeError)
+
+
+def _check_host(workflow: Workflow) -> None:
+    if workflow.host.type != "LocalSystem":
+        raise Refused(
+            "engine.host",
+            f'"{workflow.host.name}" is an {workflow.host.type} system, and this version runs '
+            "steps here only",
+            "Run with --system local.",
+        )
+
+
+def _check_beside(source: Located, written: Path, key: str) -> None:
+    inside = source.model.kind == "files" and written.is_relative_to(source.model.path)
+    if source.found and (inside or written == source.model.path):
+        raise Refused(
+            f"engine.{key}",
+            f"{written} lies in the input model's folder, which each run would then change",
+            "Name a folder beside it.",
+        )
+
+
+def _absent(workflow: Workflow) -> Located:
+    """Return what stands for an input model that is not there."""
+    asked = workflow.input_model
+    remote = isinstance(asked.model_path, Remote)
+    name = asked.model_path.uri if isinstance(asked.model_path, Remote) else asked.model_path
+    kind = "hf" if asked.adapter_path is None else "hf-adapter"
+    kind = "files" if asked.type == "Files" else kind
+    path = Path() if remote else Path(workflow.file).resolve().parent / name
+    return Located(Model(kind, path, ""), name, found=False)
 
 
 def cache_folder(workflow: Workflow) -> Path:
@@ -121,11 +183,7 @@ def _source(
 ) -> Located:
     asked = workflow.input_model
     if isinstance(asked.model_path, Remote):
-        raise Refused(
-            "input_model.model_path",
-            f"is {asked.model_path.uri}, and this version fetches nothing from AzureML",
-            "Download it, and give its folder.",
-        )
+        raise _not_fetched("input_model.model_path", asked.model_path)
     if asked.type == "Files":
         return locate_files(asked.model_path, folder, digests)
     located = locate(
@@ -142,6 +200,16 @@ def _source(
     return Located(adapter, located.name, located.revision)
 
 
+def _not_fetched(where: str, remote: Remote) -> Refused:
+    what = f"is {remote.uri}, and this version fetches nothing from AzureML"
+    return Refused(where, what, "Download it, and give its path.")
+
+
+def _datasets_of(operation: Operation) -> list[Dataset]:
+    values = (getattr(operation, name) for name in type(operation).model_fields)
+    return [value for value in values if isinstance(value, Dataset)]
+
+
 def _needs_tokenizer(workflow: Workflow, metrics: list[NamedMetric]) -> bool:
     """Return whether any step reads text: each that does loads its tokenizer by transformers."""
     passes = [named.step for named in workflow.passes]
@@ -153,8 +221,15 @@ class _Chain:
     """The stages one after the other, with the key and the kind of the latest."""
 
     def __init__(
-        self, workflow: Workflow, cache: Cache, source: Located, metrics: list[NamedMetric]
+        self,
+        workflow: Workflow,
+        cache: Cache,
+        source: Located,
+        metrics: list[NamedMetric],
+        blockers: _Blockers,
     ) -> None:
+        self._blockers = blockers
+        self._source = source
         self._workflow = workflow
         self._cache = cache
         self._metrics = metrics
@@ -162,9 +237,9 @@ class _Chain:
         base = source.model.base
         model = source.model
         root = ["input", model.kind, model.digest, base.digest if base else None, model.remote_code]
-        self._keys = {INPUT: value_digest(root)}
+        self._keys = {INPUT: value_digest(root) if source.found else ""}
         # The content of each stage, as far as it is made: what follows on the unmade is no hit.
-        self._digests: dict[str, str | None] = {INPUT: source.model.digest}
+        self._digests: dict[str, str | None] = {INPUT: source.model.digest or None}
         self._latest = INPUT
         self.steps: list[Step] = []
 
@@ -172,13 +247,13 @@ class _Chain:
         """Add a pass on the latest stage, and its proof."""
         before = self._latest
         if name in self._keys:
-            raise Refused(f"passes.{name}", "is a stage's own name", "Give the pass another name.")
+            what = "is a stage's own name"
+            self._blockers.add(Refused(f"passes.{name}", what, "Give the pass another name."))
+            return
         if not FOLDER_NAME.fullmatch(name):
-            raise Refused(
-                f"passes.{name}",
-                "cannot be a part of the output folder's name",
-                "Name the pass with letters, digits, _ and -.",
-            )
+            what = "cannot be a part of the output folder's name"
+            remedy = "Name the pass with letters, digits, _ and -."
+            self._blockers.add(Refused(f"passes.{name}", what, remedy))
         self._add(name, "pass", name, (before,), registered, step)
         self._latest = name
         self._kinds[name] = step.gives
@@ -212,15 +287,25 @@ class _Chain:
     ) -> None:
         kind = self._kinds[reads[0]]
         refusal = operation.refusal(kind, self._workflow.target)
+        if refusal is None and self._source.found:
+            refusal = operation.refusal_of_source(self._source.model)
         if refusal:
-            raise Refused(f"{name} ({refusal.where})", refusal.what, refusal.remedy)
+            where = f"{name} ({refusal.where})"
+            self._blockers.add(Refused(where, refusal.what, refusal.remedy))
         parents = tuple(self._keys[read] for read in reads)
-        parts = operation.key_parts(registered, parents, self._content_digest(name))
-        key = value_digest(parts)
+        key, parts = "", {}
+        for dataset in _datasets_of(operation):
+            files = dataset.load_dataset_config.data_files
+            if isinstance(files, Remote):
+                self._blockers.add(_not_fetched(f"{dataset.name}.data_files", files))
+                parents = ("",)
+        with self._blockers:
+            parts = operation.key_parts(registered, parents, self._content_digest(name))
+            key = value_digest(parts) if all(parents) else ""
         contents = [self._digests[read] for read in reads]
         known = tuple(content for content in contents if content is not None)
         found = None
-        if len(known) == len(contents):
+        if key and len(known) == len(contents):
             found = self._cache.find(key, operation.gives, known)
         if role == "pass":
             self._digests[stage] = found.model.digest if found else None

@@ -22,9 +22,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "systems": {"catalog"},
     "plan": {"catalog", "config", "resources"},
     "outcome": {"plan"},
+    "preflight": {"output", "plan", "report", "resources", "systems"},
     "report": {"outcome", "plan"},
     "output": {"outcome", "plan", "report"},
-    "engine": {"config", "outcome", "output", "plan", "report", "resources", "systems"},
+    "engine": {
+        "config",
+        "outcome",
+        "output",
+        "plan",
+        "preflight",
+        "report",
+        "resources",
+        "systems",
+    },
     "doctor": set(),
     "cli": {
         "catalog",
@@ -34,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "outcome",
         "output",
         "plan",
+        "preflight",
         "report",
         "systems",
     },
@@ -49,10 +60,18 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 LIGHT_PACKAGES = {
     "core", "catalog", "config", "resources", "systems", "plan", "outcome", "report", "output",
-    "engine", "cli", "doctor", "__main__", "testing", "",
+    "preflight", "engine", "cli", "doctor", "__main__", "testing", "",
 }  # fmt: skip
 # Declarations, in packages whose other files are heavy.
-LIGHT_FILES = {"passes", "metrics", "training_args", "text_template", "columns", "__init__"}
+LIGHT_FILES = {
+    "adapter_config",
+    "passes",
+    "metrics",
+    "training_args",
+    "text_template",
+    "columns",
+    "__init__",
+}
 LIGHT_LIBRARIES = {"packaging", "pydantic", "pytest", "rich", "yaml"}
 FEW_LINES = 400
 

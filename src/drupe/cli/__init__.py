@@ -17,6 +17,7 @@ from drupe import __version__
 GROUPS = {
     "The job": {
         "run": "do the job that a config describes",
+        "plan": "show what a run would do, would take, and what is in its way",
     },
     "What it gave": {
         "chat": "talk to a model that a run gave",

@@ -22,6 +22,7 @@ from drupe.engine import Listener
 from drupe.outcome import Outcome
 from drupe.output import output_folder
 from drupe.plan import Plan, Step
+from drupe.preflight.finding import Finding
 from drupe.report import table
 from drupe.report.verdict import verdict
 from drupe.report.words import duration, size
@@ -68,14 +69,12 @@ class Terminal(Listener):
         self._print(f"  target {workflow.target.label}; {left} of {count} steps to run")
         self._width = max((len(step.name) for step in plan.steps), default=0)
 
-    def steps(self, plan: Plan) -> None:
-        """Show each step of a plan that is not run."""
-        grid = Table("step", "does", "key", "", box=None, pad_edge=False)
-        for step in plan.steps:
-            grid.add_row(
-                step.name, step.registered, step.key[:12], "cached" if step.hit else "to run"
-            )
-        self._console.print(grid)
+    def found(self, finding: Finding) -> None:
+        """Show what preflight saw."""
+        if finding.level == "blocker":
+            self._print(f"✗ {finding.text}", style="red")
+        else:
+            self._note(finding.text, finding.level)
 
     def started(self, step: Step) -> None:
         """Begin the live line of a step."""

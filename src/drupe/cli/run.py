@@ -8,10 +8,10 @@ from __future__ import annotations
 import argparse
 import signal
 
-from drupe import engine, plan
+from drupe import engine
 from drupe.cli.job import add_job_arguments, read_job
+from drupe.cli.plan import show
 from drupe.cli.progress import Terminal
-from drupe.output import refuse_foreign
 
 EXAMPLES = """\
   drupe run olive-config.json
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `drupe run`."""
     add_job_arguments(parser)
     parser.add_argument("--force", action="store_true", help="work again what is in the cache")
-    parser.add_argument("--plan", "--dry-run", action="store_true", help="show the steps, run none")
+    parser.add_argument("--plan", "--dry-run", action="store_true", help="as drupe plan")
 
 
 def stop_when_told_to() -> None:
@@ -40,14 +40,10 @@ def stop_when_told_to() -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the config; return 0 (failures are raised)."""
     workflow = read_job(arguments, "run")
+    if arguments.plan:
+        return show(workflow)
     terminal = Terminal()
     stop_when_told_to()
-    if arguments.plan:
-        planned = plan.make(workflow, terminal.warning)
-        refuse_foreign(planned)
-        terminal.planned(planned)
-        terminal.steps(planned)
-        return 0
     with terminal:
         outcome = engine.run(workflow, force=arguments.force, listener=terminal)
     terminal.outcome(outcome)

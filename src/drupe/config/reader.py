@@ -13,7 +13,7 @@ from drupe.config.lints import lints
 from drupe.config.operations import Operations
 from drupe.config.schema import SYSTEM_TYPES, EngineConfig, InputModel, Said, Workflow
 from drupe.config.source import Items, Map
-from drupe.config.target import Systems, choose, findings, notes
+from drupe.config.target import Systems, choose, findings, host, notes
 from drupe.core.errors import Refused, nearest
 from drupe.core.resource import AzureMLClient
 from drupe.core.target import Target
@@ -60,6 +60,7 @@ class Reader:
             metrics=tuple(metrics),
             engine=engine,
             target=chosen,
+            host=host(engine, systems, system),
             raw=raw,
             notes=(),
         )
@@ -102,7 +103,7 @@ class Reader:
     ) -> Target:
         if system not in (None, "local"):
             raise Refused("--system", f'"{system}" is not there', 'The one that is: "local".')
-        for place, what, remedy in findings(engine, systems, system):
+        for place, what, remedy in findings(engine, systems):
             self._document.fault(place, what, remedy)
         if target is None:
             self._document.notes += [Said(text, "warning") for text in notes(engine, systems)]

@@ -132,6 +132,14 @@ class EngineConfig(Section):
 
 
 @dataclass(frozen=True)
+class Host:
+    """The system on which the steps run: its name in the config, and its type."""
+
+    name: str = "here"
+    type: str = "LocalSystem"
+
+
+@dataclass(frozen=True)
 class NamedPass:
     """An entry of `passes`: its name in the config, its registered type and its fields."""
 
@@ -174,5 +182,6 @@ class Workflow:
     target: Target
     raw: dict[str, Any]
     notes: tuple[Said, ...]
+    host: Host = Host()
     settings: tuple[str, ...] = ()
     strict: bool = False

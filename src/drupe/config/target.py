@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from drupe.config.schema import Accelerator, AzureMLConfig, EngineConfig, LocalSystemConfig
+from drupe.config.schema import Accelerator, AzureMLConfig, EngineConfig, Host, LocalSystemConfig
 from drupe.core.errors import Refused, nearest
 from drupe.core.process import usable_cores
 from drupe.core.target import PROVIDERS, Target
@@ -14,20 +14,20 @@ Systems = Mapping[str, LocalSystemConfig | AzureMLConfig]
 Finding = tuple[tuple[str, ...], str, str]
 
 
-def findings(engine: EngineConfig, systems: Systems, system: str | None) -> Iterator[Finding]:
+def host(engine: EngineConfig, systems: Systems, system: str | None) -> Host:
+    """Return the system on which the steps run; `system` "local" is here."""
+    if system is not None or engine.host is None or engine.host not in systems:
+        return Host()
+    return Host(engine.host, systems[engine.host].type)
+
+
+def findings(engine: EngineConfig, systems: Systems) -> Iterator[Finding]:
     """Yield what is wrong with `engine.host` and `engine.target`."""
     for role in ("host", "target"):
         name = getattr(engine, role)
         if name is not None and name not in systems:
             what = f'names no system: "{name}"{nearest(name, systems)}'
             yield ("engine", role), what, f"Known: {', '.join(systems) or 'none'}."
-    host = systems.get(engine.host or "")
-    if host is not None and host.type == "AzureML" and system is None:
-        yield (
-            ("engine", "host"),
-            f'"{engine.host}" is an AzureML system, and this version runs steps here only',
-            "Run with --system local.",
-        )
     provider = _configured_provider(engine, systems)
     if provider not in PROVIDERS:
         owner = _owner(engine, systems)

@@ -57,6 +57,26 @@ class ConfigError(Refused):
         return "\n".join([f"{self.where}: {self.what}", *map(str, self.faults), self.remedy])
 
 
+class Blocked(Refused):
+    """All that is in the way of a run, found before any work."""
+
+    def __init__(self, where: str, faults: Iterable[DrupeError]) -> None:
+        self.faults = tuple(faults)
+        super().__init__(where, f"{len(self.faults)} things are in the way", "Nothing was run.")
+
+    def __str__(self) -> str:
+        return "\n".join([f"{self.where}: {self.what}", *map(str, self.faults), self.remedy])
+
+
+def refuse(where: str, faults: Iterable[DrupeError]) -> None:
+    """Raise what is in the way, if anything is: one error as it is, several together."""
+    faults = tuple(faults)
+    if len(faults) == 1:
+        raise faults[0]
+    if faults:
+        raise Blocked(where, faults)
+
+
 class StepError(DrupeError):
     """A step failed, was killed or ran out of memory; what was finished before it is kept."""
 

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
+from drupe.core.dataset import Dataset
 from drupe.core.declared import Declared
 from drupe.core.digest import identity, value_digest
 from drupe.core.errors import ContractError, Refused
@@ -83,6 +84,30 @@ class Operation(Declared):
             return Refused(type(self).__name__, f"needs {', '.join(missing)}", remedy)
         return None
 
+    def refusal_of_source(self, source: Model) -> Refused | None:
+        """Return why this operation cannot work on what comes of the input model, or None.
+
+        It is asked at plan time, when `source` is there and what lies between is not yet.
+        """
+        return None
+
+    def variant(self) -> str:
+        """Return which of its kinds of work the fields choose ("-int4"), for the journal."""
+        return ""
+
+    def work_units(self, model_bytes: int) -> float:
+        """Return how much there is to do, in a unit of its own to which time is proportional."""
+        return float(model_bytes)
+
+    def rule_of_thumb(
+        self, work: float, model_bytes: int
+    ) -> tuple[float | None, int | None, int | None]:
+        """Return (seconds, peak bytes, output bytes) as far as is known; None is not known.
+
+        For a machine on which nothing was measured yet.
+        """
+        return None, None, None
+
     def function(self) -> Callable[..., None]:
         """Return the work itself, importing it: the worker's business."""
         if self.work:
@@ -104,9 +129,15 @@ class Pass(Operation):
 
     proof: the registered name of a metric that compares the result with the input and raises
         when they do not belong together; the engine runs it as a step of its own.
+    preview: a module that shows samples of what it trains on (see `finetune.preview`).
     """
 
     proof: ClassVar[str] = ""
+    preview: ClassVar[str] = ""
+
+    def training_rows(self) -> Dataset | None:
+        """Return the rows that it trains on, to be looked at before; None: it does not train."""
+        return None
 
     def apply(self, model: Model, out: Path, job: Job) -> None:
         """Do the work of this pass into the empty folder `out`, and check the declaration."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from drupe.core.effects import Idle
 from drupe.core.errors import Refused
-from drupe.core.operation import Metric, Pass
+from drupe.core.model import Model
+from drupe.core.operation import Metric, Pass, installed_version
 from drupe.core.target import Target
 
 EXPORT_PRELOAD = (
@@ -38,6 +40,24 @@ LOADABLE: dict[str, tuple[Precision, ...]] = {
     "dml": ("fp16", "int4"),
     "webgpu": ("fp32", "fp16", "int8", "int4"),
 }
+
+
+# What the builder of BUILDER knows among models of text; a later one may know more.
+BUILDER = "0.18"
+ARCHITECTURES = (
+    *("ChatGLMForConditionalGeneration", "ChatGLMModel", "Ernie4_5ForCausalLM"),
+    *("GemmaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "GptOssForCausalLM"),
+    *("GraniteForCausalLM", "GraniteMoeHybridForCausalLM", "HunYuanDenseV1ForCausalLM"),
+    *("InternLM2ForCausalLM", "Lfm2ForCausalLM", "Lfm2MoeForCausalLM", "LlamaForCausalLM"),
+    *("MistralForCausalLM", "NemotronForCausalLM", "OlmoForCausalLM", "PhiForCausalLM"),
+    *("Phi3ForCausalLM", "Phi3SmallForCausalLM", "PhiMoEForCausalLM", "Qwen2ForCausalLM"),
+    *("Qwen3ForCausalLM", "SmolLM3ForCausalLM"),
+)
+
+
+def builder_is_known() -> bool:
+    """Return whether the builder that is installed is the one of which ARCHITECTURES tells."""
+    return (installed_version("onnxruntime-genai") or "").startswith(f"{BUILDER}.")
 
 
 class ExportGenAI(Pass):
@@ -77,6 +97,32 @@ class ExportGenAI(Pass):
                 f"Choose one of {', '.join(loadable)}.",
             )
         return super().refusal(kind, target)
+
+    def refusal_of_source(self, source: Model) -> Refused | None:
+        """Refuse a model whose architecture the builder does not know."""
+        try:
+            file = (source.base or source).path / "config.json"
+            names = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []
+        except (OSError, ValueError, AttributeError):
+            return None  # told where the model is looked at
+        if names and names[0] not in ARCHITECTURES and builder_is_known():
+            return Refused(
+                "ModelBuilder",
+                f"ONNX Runtime GenAI's builder does not know {names[0]}",
+                f"It knows {', '.join(ARCHITECTURES)}.",
+            )
+        return None
+
+    def variant(self) -> str:
+        """Return the precision and the provider: each is work of its own."""
+        return f"-{self.precision}-{self.target.short_provider}"
+
+    def rule_of_thumb(
+        self, work: float, model_bytes: int
+    ) -> tuple[float | None, int | None, int | None]:
+        """Return what 3.8B parameters in bfloat16 took on two cores: the whole model in memory."""
+        share = {"int4": 0.33, "int8": 0.55, "fp32": 2.0}.get(self.precision, 1.0)
+        return 0.5 + 1.8e-8 * work, 350 * 10**6 + int(3.1 * model_bytes), int(share * model_bytes)
 
     def without_effect(self) -> list[Idle]:
         """Return the options of blocks of weights, where the weights are in no blocks."""

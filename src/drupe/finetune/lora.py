@@ -19,7 +19,7 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULT_TARGETS
 
 from drupe.checkpoint.load import load_causal_lm, load_tokenizer, tell_about_code
-from drupe.core.dataset import Dataset, Part
+from drupe.core.dataset import Dataset
 from drupe.core.errors import DrupeError, nearest
 from drupe.core.files import write_atomic
 from drupe.core.job import Job
@@ -52,9 +52,9 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     dtype = computing_type(step.torch_dtype)
     tell_about_code(model, job)
     tokenizer = load_tokenizer(model)
-    train_data, eval_data = _data(step, model, job)
-    trains = _samples(train_data, tokenizer, job)
-    evals = _samples(eval_data, tokenizer, job)
+    train_data, eval_data = cut_to_context(step, model, job)
+    trains = samples_of(train_data, tokenizer, job)
+    evals = samples_of(eval_data, tokenizer, job)
     adapted = _adapted(step, model, dtype, job)
     torch.set_num_threads(job.threads)
     job.facts |= {
@@ -127,16 +127,9 @@ def _check_format(model: Model) -> None:
         )
 
 
-def _data(step: LoRA, model: Model, job: Job) -> tuple[Dataset, Dataset | None]:
+def cut_to_context(step: LoRA, model: Model, job: Job) -> tuple[Dataset, Dataset | None]:
     """Return the data to train on and to measure the loss on, cut to the model's context."""
-    train_data, eval_data = step.train_data_config, step.eval_data_config
-    if step.eval_dataset_size:
-        part = Part(
-            eval_size=step.eval_dataset_size, seed=step.training_args.data_seed, side="eval"
-        )
-        eval_data = train_data.model_copy(update={"part": part})
-        part = part.model_copy(update={"side": "train"})
-        train_data = train_data.model_copy(update={"part": part})
+    train_data, eval_data = step.data()
     context = _context_length(model)
     longest = train_data.pre_process_data_config.max_seq_len
     if context and longest > context:
@@ -152,7 +145,8 @@ def _cut(data: Dataset, context: int | None) -> Dataset:
     return data.model_copy(update={"pre_process_data_config": preprocess})
 
 
-def _samples(data: Dataset | None, tokenizer: Any, job: Job) -> list[corpus.Sample]:
+def samples_of(data: Dataset | None, tokenizer: Any, job: Job) -> list[corpus.Sample]:
+    """Return the samples of tokens that `data` gives; none for None."""
     if data is None:
         return []
     texts = load.texts(data, load.rows(data, job.scratch))

@@ -8,7 +8,6 @@ blocks of rows, so the memory does not grow with the model.  Heavy file: the wor
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import shutil
@@ -24,28 +23,15 @@ from drupe.checkpoint.writer import CheckpointWriter
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model, model_files
+from drupe.finetune.adapter_config import WHERE, check_settings, read_settings
 from drupe.finetune.passes import MergeAdapterWeights
 
-WHERE = "MergeAdapterWeights"
 MERGED_DTYPES = ("F32", "BF16", "F16")
 # Of a weight at a time, 4 MB in float32, three times over: so little that the largest tensor of a
 # model does not matter, and enough to keep the cores busy.
 BLOCK_ELEMENTS = 2**20
 
 KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-# Fields of adapter_config.json that say how the adapter came about, not what it computes ...
-DESCRIPTIVE = {
-    *("peft_version", "auto_mapping", "base_model_name_or_path", "revision", "task_type"),
-    *("inference_mode", "lora_dropout", "target_modules", "exclude_modules"),
-    *("layers_to_transform", "layers_pattern", "runtime_config", "loftq_config", "eva_config"),
-    *("corda_config", "lora_ga_config"),
-    # ... or are without meaning while their switch (use_qalora, megatron_config) is off.
-    *("qalora_group_size", "megatron_core"),
-}
-HONOURED = {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"}
-# Those that leave the base weights as they were. The others (PiSSA, OLoRA, CorDA, LoftQ, ...)
-# train against changed base weights, to which the adapter would have to be added.
-HARMLESS_STARTS: tuple[Any, ...] = (True, False, None, "gaussian", "eva", "orthogonal")
 OUTPUT_LAYERS = ("lm_head", "embed_out", "output_layer")
 
 TOKENIZER_FILES = (
@@ -91,7 +77,7 @@ def merge(step: MergeAdapterWeights, model: Model, out: Path, job: Job) -> None:
         raise DrupeError(WHERE, "was given an adapter without its base", "Mend the plan.")
     torch.set_num_threads(job.threads)
     base = open_checkpoint(model.base.path)
-    pairs = read_pairs(model.path, base, _settings(model.base.path / "config.json"))
+    pairs = read_pairs(model.path, base, read_settings(model.base.path / "config.json"))
     with torch.inference_mode():
         change = _write_weights(base, pairs, out, job)
     if not change.changed:
@@ -119,8 +105,8 @@ def read_pairs(adapter: Path, base: Checkpoint, config: Mapping[str, Any]) -> di
 
     config: the base's config.json. Raises DrupeError for whatever cannot be merged.
     """
-    settings = _settings(adapter / "adapter_config.json")
-    _check_settings(settings)
+    settings = read_settings(adapter / "adapter_config.json")
+    check_settings(settings)
     if config.get("quantization_config"):
         raise DrupeError(
             WHERE,
@@ -145,45 +131,6 @@ def read_pairs(adapter: Path, base: Checkpoint, config: Mapping[str, Any]) -> di
             "Train it: is the learning rate zero, or were no steps done?",
         )
     return pairs
-
-
-def _settings(file: Path) -> dict[str, Any]:
-    try:
-        settings = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as fault:
-        raise DrupeError(str(file), f"cannot be read: {fault}", "Make the model again.") from fault
-    if not isinstance(settings, dict):
-        raise DrupeError(str(file), "holds no JSON object", "Make the model again.")
-    return settings
-
-
-def _check_settings(settings: Mapping[str, Any]) -> None:
-    """Refuse all that is not plain LoRA, unknown fields of a later PEFT too if they are set."""
-    if settings.get("peft_type") != "LORA":
-        raise _unmergeable("peft_type", settings.get("peft_type"))
-    if settings.get("bias", "none") != "none":
-        raise _unmergeable("bias", settings["bias"])
-    start = settings.get("init_lora_weights", True)
-    if start not in HARMLESS_STARTS:
-        raise DrupeError(
-            WHERE,
-            f'the adapter was trained with init_lora_weights="{start}", which changes the base '
-            "weights before training; added to the original ones it computes something else",
-            "Save it with PEFT's path_initial_model_for_weight_conversion, which makes it plain "
-            "LoRA, or merge it with PEFT.",
-        )
-    known = DESCRIPTIVE | HONOURED | {"peft_type", "bias", "init_lora_weights"}
-    for name, value in settings.items():
-        if name not in known and value not in (None, False, [], {}, ""):
-            raise _unmergeable(name, value)
-
-
-def _unmergeable(name: str, value: Any) -> DrupeError:
-    return DrupeError(
-        WHERE,
-        f"cannot merge this adapter: its adapter_config.json says {name}={json.dumps(value)}",
-        "Merge it with PEFT (merge_and_unload), or train plain LoRA on linear layers.",
-    )
 
 
 def _modules(adapter: Checkpoint) -> tuple[list[str], list[str]]:

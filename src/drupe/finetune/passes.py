@@ -6,10 +6,14 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from drupe.core.dataset import Dataset, HeldOut, Names
+from drupe.core.dataset import Dataset, HeldOut, Names, Part
+from drupe.core.errors import DrupeError, Refused
+from drupe.core.model import Model
 from drupe.core.operation import Metric, Pass
+from drupe.finetune.adapter_config import check_settings, read_settings
 from drupe.finetune.training_args import TrainingArgs
 
+CHARACTERS_A_TOKEN = 4  # of English; what else a file of rows holds evens out the rest
 TRAINING_PRELOAD = (
     "torch",
     "transformers:Trainer",
@@ -28,6 +32,7 @@ class LoRA(Pass):
     extra = "finetune"
     preload = TRAINING_PRELOAD
     work = "drupe.finetune.lora:train"
+    preview = "drupe.finetune.preview"
 
     train_data_config: Dataset
     """The rows to train on."""
@@ -52,6 +57,44 @@ class LoRA(Pass):
             raise ValueError("give eval_data_config or eval_dataset_size, not both")
         return self
 
+    def data(self) -> tuple[Dataset, Dataset | None]:
+        """Return the rows to train on, and those to measure the loss on."""
+        rows = self.train_data_config
+        if not self.eval_dataset_size:
+            return rows, self.eval_data_config
+        size, seed = self.eval_dataset_size, self.training_args.data_seed
+        train, held_out = (
+            rows.model_copy(update={"part": Part(eval_size=size, seed=seed, side=side)})
+            for side in ("train", "eval")
+        )
+        return train, held_out
+
+    def training_rows(self) -> Dataset | None:
+        """Return the rows to train on."""
+        return self.data()[0]
+
+    def work_units(self, model_bytes: int) -> float:
+        """Return about how many tokens are trained on, times the bytes of the model."""
+        arguments = self.training_args
+        rows = self.train_data_config
+        longest = rows.pre_process_data_config.max_seq_len
+        if arguments.max_steps > 0:
+            batch = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+            tokens: float = arguments.max_steps * batch * longest
+        else:
+            files = [file for file in rows.load_dataset_config.local_files if file.is_file()]
+            characters = sum(file.stat().st_size for file in files)
+            tokens = arguments.num_train_epochs * characters / CHARACTERS_A_TOKEN
+        return tokens * model_bytes
+
+    def rule_of_thumb(
+        self, work: float, model_bytes: int
+    ) -> tuple[float | None, int | None, int | None]:
+        """Return what the demo (2.4M parameters) and a model of 98M took on two cores."""
+        tokens = work / max(model_bytes, 1)
+        seconds = 4 + tokens * (1.3e-4 + 7e-12 * model_bytes)
+        return seconds, 440 * 10**6 + 2 * model_bytes, None
+
 
 class MergeAdapterWeights(Pass):
     """Fold a LoRA adapter into its base weights, one tensor at a time, in float32, cast once."""
@@ -62,6 +105,22 @@ class MergeAdapterWeights(Pass):
     preload = TRAINING_PRELOAD
     work = "drupe.finetune.merge:merge"
     proof = "MergeProof"
+
+    def refusal_of_source(self, source: Model) -> Refused | None:
+        """Refuse an adapter of the config's that is not plain LoRA."""
+        if source.kind != "hf-adapter":
+            return None
+        try:
+            check_settings(read_settings(source.path / "adapter_config.json"))
+        except DrupeError as fault:
+            return Refused(fault.where, fault.what, fault.remedy)
+        return None
+
+    def rule_of_thumb(
+        self, work: float, model_bytes: int
+    ) -> tuple[float | None, int | None, int | None]:
+        """Return what 3.8B parameters took on two cores: the disk's speed, one tensor."""
+        return 0.1 + 3.8e-9 * work, 340 * 10**6, model_bytes
 
 
 class MergeProof(Metric):
@@ -75,3 +134,9 @@ class MergeProof(Metric):
     extra = "finetune"
     preload = TRAINING_PRELOAD
     work = "drupe.finetune.merge_proof:prove"
+
+    def rule_of_thumb(
+        self, work: float, model_bytes: int
+    ) -> tuple[float | None, int | None, int | None]:
+        """Return what 3.8B parameters took on two cores."""
+        return 0.3 + 1.6e-8 * work, 340 * 10**6 + model_bytes // 10, 0

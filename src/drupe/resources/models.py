@@ -39,16 +39,17 @@ HUB_FILES: dict[str, list[str]] = {
 
 @dataclass(frozen=True)
 class Located:
-    """An input model that was found: what it is, what it is called, and the Hub's commit."""
+    """An input model: what it is, what it is called, the Hub's commit, whether it was found."""
 
     model: Model
     name: str
     revision: str | None = None
+    found: bool = True
 
     @property
     def size_bytes(self) -> int:
         """The size of the files that are the model, links followed; an adapter's with its base."""
-        return sum(path.stat().st_size for path in _files(self.model))
+        return size_of(self.model)
 
 
 def locate(
@@ -98,6 +99,11 @@ def locate_files(name: str, folder: Path, digests: DigestMemo) -> Located:
     return Located(Model("files", local, digests.folder(local, files_below(local))), local.name)
 
 
+def size_of(model: Model) -> int:
+    """Return the size of the files that are the model, links followed, an adapter's base too."""
+    return sum(path.stat().st_size for path in _files(model))
+
+
 def architectures(model: Model) -> list[str]:
     """Return the class names that a checkpoint's config.json gives (of an adapter: its base)."""
     try:
@@ -109,7 +115,8 @@ def architectures(model: Model) -> list[str]:
 
 def _files(model: Model) -> list[Path]:
     """Return all files of a model, an adapter's base included."""
-    own = files_below(model.path) if model.kind == "files" else model_files(model.path)
+    of_checkpoint = model.kind in ("hf", "hf-adapter")
+    own = model_files(model.path) if of_checkpoint else files_below(model.path)
     return own + (_files(model.base) if model.base else [])
 
 

@@ -1,0 +1,153 @@
+"""Show what a run would do: its steps, what each will take, and what is in the way. Runs nothing.
+
+Times, memory and disk are fitted to what this machine measured before, or by a rule of thumb.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from drupe.cli.job import add_job_arguments, read_job
+from drupe.cli.progress import Terminal
+from drupe.config.schema import Workflow
+from drupe.plan import Plan, Step, draft
+from drupe.preflight.estimates import UNKNOWN, Estimate, estimates
+from drupe.preflight.examine import examine
+from drupe.preflight.finding import Finding
+from drupe.preflight.texts import samples
+from drupe.report.words import duration, size
+
+EXAMPLES = """\
+  drupe plan olive-config.json
+  drupe plan olive-config.json --show-samples 3
+"""
+SHORT = 12
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `drupe plan`."""
+    add_job_arguments(parser)
+    parser.add_argument(
+        "--show-samples", type=int, metavar="N", default=0, help="print N samples of the training"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show the plan; return 0, or 2 when something is in the way."""
+    workflow = read_job(arguments, "plan")
+    return show(workflow, count=arguments.show_samples, as_json=arguments.json)
+
+
+def show(workflow: Workflow, *, count: int = 0, as_json: bool = False) -> int:
+    """Show the plan of `workflow` with `count` samples; return 0, or 2 when it is blocked."""
+    terminal = Terminal()
+    warned: list[str] = []
+    planned = draft(workflow, warned.append)
+    expected = estimates(planned)
+    findings = [Finding.blocker(fault) for fault in planned.blockers]
+    findings += examine(planned, expected)
+    shown = samples(planned, count) if count and not planned.blockers else {}
+    if as_json:
+        told = as_values(planned, expected, findings, warned, shown)
+        print(json.dumps(told, indent=2, ensure_ascii=False))
+    else:
+        terminal.planned(planned)
+        for text in warned:
+            terminal.warning(text)
+        _table(planned, expected)
+        _totals(expected)
+        for name, found in shown.items():
+            _samples(name, found)
+        for finding in findings:
+            terminal.found(finding)
+    return 2 if any(finding.level == "blocker" for finding in findings) else 0
+
+
+def as_values(
+    planned: Plan,
+    expected: Mapping[str, Estimate],
+    findings: list[Finding],
+    warned: list[str],
+    shown: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the plan as JSON values."""
+    workflow = planned.workflow
+    return {
+        "format": 1,
+        "config": workflow.file,
+        "input_model": {"name": planned.source.name, "found": planned.source.found},
+        "target": workflow.target.model_dump(),
+        "steps": [
+            {
+                "name": step.name,
+                "operation": step.registered,
+                "key": step.key or None,
+                "state": _state(step),
+                "system": workflow.host.name,
+                "fused": False,
+                "estimate": expected[step.name].to_json() if step.name in expected else None,
+            }
+            for step in planned.steps
+        ],
+        "notes": [{"level": said.level, "text": said.text} for said in workflow.notes],
+        "warnings": warned,
+        "findings": [finding.to_json() for finding in findings],
+        "samples": dict(shown),
+    }
+
+
+def _state(step: Step) -> str:
+    if not step.key:
+        return "unknown"
+    return "cached" if step.hit else "to run"
+
+
+def _table(planned: Plan, expected: Mapping[str, Estimate]) -> None:
+    columns = ("step", "does", "key", "state", "where", "time", "memory", "disk", "estimated by")
+    grid = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for step in planned.steps:
+        estimate = expected.get(step.name, UNKNOWN)
+        cost = ["", "", "", ""]
+        if not step.hit:
+            cost = [
+                "?" if estimate.seconds is None else duration(estimate.seconds),
+                "?" if estimate.peak_bytes is None else size(estimate.peak_bytes),
+                "?" if estimate.output_bytes is None else size(estimate.output_bytes),
+                estimate.basis,
+            ]
+        where = planned.workflow.host.name
+        key = step.key[:SHORT] or "unknown"
+        grid.add_row(step.name, step.registered, key, _state(step), where, *cost)
+    Console(highlight=False, soft_wrap=True).print(grid, soft_wrap=False, crop=False)
+
+
+def _totals(expected: Mapping[str, Estimate]) -> None:
+    known = [each for each in expected.values() if each.seconds is not None]
+    if not known:
+        return
+    seconds = sum(each.seconds or 0 for each in known)
+    peak = max(each.peak_bytes or 0 for each in known)
+    disk = sum(each.output_bytes or 0 for each in known)
+    unknown = len(expected) - len(known)
+    more = f", and {unknown} steps of which nothing is known yet" if unknown else ""
+    room = f"{size(peak)} of memory at peak, {size(disk)} of disk"
+    print(f"\nAbout {duration(seconds)}, {room}{more}.")
+
+
+def _samples(name: str, found: list[dict[str, Any]]) -> None:
+    for number, sample in enumerate(found, 1):
+        learnt = sum(label != -100 for label in sample["labels"])
+        mask = sample.get("attention_mask")
+        masked = "no attention mask" if mask is None else f"attended to: {sum(mask)}"
+        print(f"\n{name}, sample {number}: {len(sample['ids'])} tokens, learnt: {learnt}, {masked}")
+        print(sample["text"])
+        told = zip(sample["ids"], sample["pieces"], sample["labels"], strict=True)
+        shown = (f"{token}{piece!r}{'' if label != -100 else '-'}" for token, piece, label in told)
+        print("  " + " ".join(shown))

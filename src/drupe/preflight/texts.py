@@ -1,0 +1,76 @@
+"""The text that a pass would train on, looked at in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from drupe.core.dataset import Dataset
+from drupe.core.operation import Pass
+from drupe.plan import Plan, Step
+from drupe.preflight.finding import Finding
+from drupe.systems.worker import ENVIRONMENT
+
+LONGEST_SECONDS = 120
+
+
+def texts(planned: Plan) -> Iterator[Finding]:
+    """Yield what is wrong, or looks wrong, with the rows of each pass that is to train."""
+    for step in planned.to_run:
+        rows = step.operation.training_rows() if isinstance(step.operation, Pass) else None
+        if rows is not None:
+            yield from _look(planned, step, rows)
+
+
+def samples(planned: Plan, count: int) -> dict[str, list[dict[str, Any]]]:
+    """Return the first samples of each pass that trains, by its name, as it would see them.
+
+    A sample has `text`, `pieces` (one a token), `ids`, `labels` (-100: not learnt from) and, where
+    the model is given one, `attention_mask`. Raises DrupeError for data that give none.
+    """
+    source = planned.source.model
+    found = {}
+    for step in planned.steps:
+        if isinstance(step.operation, Pass) and step.operation.preview:
+            asked = {
+                "fields": json.loads(step.operation.model_dump_json()),
+                "model": (source.base or source).to_json(),
+                "count": count,
+            }
+            found[step.name] = _asked(step.operation.preview, asked)
+    return found
+
+
+def _look(planned: Plan, step: Step, rows: Dataset) -> Iterator[Finding]:
+    source = planned.source.model
+    model = (source.base or source).path
+    asked = {"dataset": json.loads(rows.model_dump_json()), "model": str(model)}
+    where = f"{step.name} ({rows.name})"
+    try:
+        found = _asked("drupe.data.text_lints", asked)
+    except (OSError, subprocess.SubprocessError, ValueError) as fault:
+        yield Finding("note", where, f"was not looked at: {str(fault).splitlines()[-1]}", "")
+        return
+    for level, what, remedy in found:
+        yield Finding(level, where, what, remedy)
+
+
+def _asked(module: str, question: dict[str, Any]) -> Any:
+    """Return what `python -m module` answers to a question, JSON in and out."""
+    done = subprocess.run(
+        [sys.executable, "-m", module],
+        input=json.dumps(question),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=LONGEST_SECONDS,
+        env={**os.environ, **ENVIRONMENT, "PYTHONIOENCODING": "utf-8"},
+        check=False,
+    )
+    if done.returncode:
+        raise ValueError(done.stderr.strip() or f"{module} ended with {done.returncode}")
+    return json.loads(done.stdout)
