@@ -51,12 +51,12 @@ def leave(balloon: Path, pages: int) -> None:
 
 
 def full(disk: Path) -> None:
-    """Room grows by three pages a run: each run fails in a sentence, until there is enough."""
+    """Room grows by five pages a run: each run fails in a sentence, until there is enough."""
     workspace = workspace_on(disk)
     file = str(workspace.write())
     kept = 0
     failed_at = set()
-    for pages in range(0, 100, 3):
+    for pages in range(0, 100, 5):
         leave(disk / "balloon", pages)
         status, _, told = drupe("run", file)
         if status == 0:
