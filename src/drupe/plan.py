@@ -123,14 +123,14 @@ def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -
 
 
 class _Blockers:
-    """A context in which a DrupeError is written down, each once, and what follows goes on."""
+    """A context in which a DrupeError is written down, and what follows goes on."""
 
     def __init__(self) -> None:
         self.found: list[DrupeError] = []
 
     def add(self, fault: DrupeError) -> None:
-        """Write down a fault."""
-        if str(fault) not in map(str, self.found):
+        """Write down a fault; the same of another step is told once."""
+        if (fault.what, fault.remedy) not in ((known.what, known.remedy) for known in self.found):
             self.found.append(fault)
 
     def __enter__(self) -> None:

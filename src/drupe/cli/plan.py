@@ -17,7 +17,7 @@ from drupe.cli.job import add_job_arguments, read_job
 from drupe.cli.progress import Terminal
 from drupe.config.schema import Workflow
 from drupe.plan import Plan, Step, draft
-from drupe.preflight.estimates import UNKNOWN, Estimate, estimates
+from drupe.preflight.estimates import Estimate, estimates
 from drupe.preflight.examine import examine
 from drupe.preflight.finding import Finding
 from drupe.preflight.texts import samples
@@ -62,7 +62,7 @@ def show(workflow: Workflow, *, count: int = 0, as_json: bool = False) -> int:
         for text in warned:
             terminal.warning(text)
         _table(planned, expected)
-        _totals(expected)
+        _totals(planned, expected)
         for name, found in shown.items():
             _samples(name, found)
         for finding in findings:
@@ -110,25 +110,31 @@ def _state(step: Step) -> str:
 
 
 def _table(planned: Plan, expected: Mapping[str, Estimate]) -> None:
-    columns = ("step", "does", "key", "state", "where", "time", "memory", "disk", "estimated by")
+    """Show a line a step; what is estimated by a rule of thumb is marked."""
+    columns = ("step", "key", "state", "time", "memory", "disk")
     grid = Table(*columns, box=None, pad_edge=False, header_style="bold")
+    for column in grid.columns:
+        column.no_wrap = True
     for step in planned.steps:
-        estimate = expected.get(step.name, UNKNOWN)
-        cost = ["", "", "", ""]
-        if not step.hit:
-            cost = [
-                "?" if estimate.seconds is None else duration(estimate.seconds),
-                "?" if estimate.peak_bytes is None else size(estimate.peak_bytes),
-                "?" if estimate.output_bytes is None else size(estimate.output_bytes),
-                estimate.basis,
-            ]
-        where = planned.workflow.host.name
-        key = step.key[:SHORT] or "unknown"
-        grid.add_row(step.name, step.registered, key, _state(step), where, *cost)
-    Console(highlight=False, soft_wrap=True).print(grid, soft_wrap=False, crop=False)
+        estimate = expected.get(step.name)
+        cost = ("", "", "") if estimate is None else _cost(estimate)
+        grid.add_row(step.name, step.key[:SHORT] or "unknown", _state(step), *cost)
+    Console(highlight=False, soft_wrap=True).print(grid, crop=False)
 
 
-def _totals(expected: Mapping[str, Estimate]) -> None:
+def _cost(estimate: Estimate) -> tuple[str, str, str]:
+    mark = "" if estimate.measured else "~"
+    return (
+        "?" if estimate.seconds is None else mark + duration(estimate.seconds),
+        "?" if estimate.peak_bytes is None else mark + size(estimate.peak_bytes),
+        "?" if estimate.output_bytes is None else mark + size(estimate.output_bytes),
+    )
+
+
+def _totals(planned: Plan, expected: Mapping[str, Estimate]) -> None:
+    """Say where all runs, what it takes together, and where the numbers come from."""
+    host = planned.workflow.host
+    print(f"\nEach step runs on {host.name} ({host.type}); none are fused.")
     known = [each for each in expected.values() if each.seconds is not None]
     if not known:
         return
@@ -136,9 +142,13 @@ def _totals(expected: Mapping[str, Estimate]) -> None:
     peak = max(each.peak_bytes or 0 for each in known)
     disk = sum(each.output_bytes or 0 for each in known)
     unknown = len(expected) - len(known)
-    more = f", and {unknown} steps of which nothing is known yet" if unknown else ""
-    room = f"{size(peak)} of memory at peak, {size(disk)} of disk"
-    print(f"\nAbout {duration(seconds)}, {room}{more}.")
+    more = f", {unknown} of unknown cost (?)" if unknown else ""
+    measured = sum(each.measured for each in known)
+    print(
+        f"About {duration(seconds)}, {size(peak)} of memory at peak, {size(disk)} of disk. Of "
+        f"{len(expected)} estimates {measured} are fitted to earlier runs on this machine, "
+        f"{len(known) - measured} by a rule of thumb (~){more}."
+    )
 
 
 def _samples(name: str, found: list[dict[str, Any]]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from drupe.core.journal import Measured, journal_file, read_journal
+from drupe.core.model import KINDS
 from drupe.core.operation import Operation
 from drupe.plan import INPUT, Plan, Step
 
@@ -23,12 +24,16 @@ IMPORTS_BYTES = 300 * 10**6  # what a worker holds before it reads a model: see 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a step will take, or None where nothing tells. basis: where the numbers come from."""
+    """What a step will take, or None where nothing tells.
+
+    basis: where the numbers come from. measured: from runs on this machine.
+    """
 
     seconds: float | None
     peak_bytes: int | None
     output_bytes: int | None
     basis: str
+    measured: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return the estimate as JSON values."""
@@ -57,8 +62,9 @@ def estimates(planned: Plan) -> dict[str, Estimate]:
         estimate = fitted(same, work, model_bytes) or by_rule(step.operation, work, model_bytes)
         if step.role == "pass":
             # An adapter is worked on with its base.
-            made = estimate.output_bytes or model_bytes
-            sizes[step.stage] = made + (model_bytes if step.operation.gives == "hf-adapter" else 0)
+            has_base = KINDS[step.operation.gives].has_base
+            made = estimate.output_bytes or (0 if has_base else model_bytes)
+            sizes[step.stage] = made + (model_bytes if has_base else 0)
         if not step.hit:
             found[step.name] = estimate
     return found
@@ -87,6 +93,7 @@ def fitted(known: Sequence[Measured], work: float, model_bytes: int) -> Estimate
             median([each.output_bytes * share for each, share in zip(nearest, shares, strict=True)])
         ),
         basis=f"{runs} here{far}",
+        measured=True,
     )
 
 
