@@ -1,8 +1,8 @@
 """What dependencies send home by themselves is off, in every process of drupe's.
 
 ONNX Runtime sends events over HTTPS from its own threads on Linux, macOS and Windows unless the
-variable is set before it is loaded (1.31.1 looked its collector up within 20 s of a session: see
-tests/e2e/test_no_network.py for how that is watched); the others send usage statistics or ask for newer versions.
+variable is set before it is loaded (1.31.1 looked its collector up within 20 s of a session); the
+others send usage statistics or ask for newer versions.
 """
 
 from __future__ import annotations
