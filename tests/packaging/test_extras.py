@@ -62,7 +62,8 @@ def test_the_wheel_holds_what_it_should_and_no_more(built: Built) -> None:
 
 
 def test_the_sdist_builds_and_brings_no_toys(built: Built) -> None:
-    names = tarfile.open(built.sdist).getnames()
+    with tarfile.open(built.sdist) as archive:
+        names = archive.getnames()
     assert "drupe-0.1.0/src/drupe/py.typed" in names
     assert "drupe-0.1.0/LICENSE" in names
     assert not [name for name in names if "toys" in name or "olive" in name.split("/")]
