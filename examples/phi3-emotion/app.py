@@ -4,7 +4,10 @@ python app.py --phrase "The cake came fresh from the oven!"
 """
 
 import argparse
+import os
 from pathlib import Path
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read when the runtime is loaded
 
 import onnxruntime_genai
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from pathlib import Path
 
-from tests.e2e.conftest import Job
+from tests.e2e.conftest import DRUPE, Job
 
 
 def test_runs_unchanged(page: Job) -> None:
@@ -37,3 +39,14 @@ def test_its_azureml_host_is_refused_with_the_remedy(page: Job) -> None:
     assert done.returncode == 2
     assert 'engine.host "aml" is an AzureML system' in done.stderr
     assert "Run with --system local." in done.stderr
+
+
+def test_the_pages_own_command_is_there(page: Job) -> None:
+    """`olive` of drupe-olive, as scripts/setup installs it."""
+    words = ["run", "--config", "olive-config.json", "--system", "local", "--target", "cpu"]
+    olive = str(Path(DRUPE).with_name("olive"))
+    command = [olive, *words, "--dry-run"]
+    done = subprocess.run(command, cwd=page.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("olive: drupe ")
+    assert "lora -> merge_adapter_weights -> builder" in done.stdout

@@ -78,6 +78,7 @@ def _unknown(verb: str) -> int:
 
 def _run(verb: str, words: list[str]) -> int:
     """Parse the verb's arguments, run it, turn what it raises into words and a status."""
+    importlib.import_module("drupe.core.silence").silence_dependencies()
     errors = importlib.import_module("drupe.core.errors")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

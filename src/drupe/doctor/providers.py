@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 
 from drupe.core.process import death
+from drupe.core.silence import SILENT
 from drupe.core.target import PROVIDERS
 from drupe.doctor.finding import Finding
 
@@ -42,6 +44,7 @@ def providers(probe: tuple[str, ...] = PROBE, seconds: float = SECONDS) -> Itera
 def _start(words: tuple[str, ...]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, *words],
+        env={**os.environ, **SILENT},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -13,6 +13,8 @@ from drupe.report.table import markdown
 from drupe.report.verdict import verdict
 
 LOADING = """```python
+import os
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import: it sends usage events otherwise
 import onnxruntime_genai as og
 
 model = og.Model("FOLDER")

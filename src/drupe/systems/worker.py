@@ -13,21 +13,21 @@ from drupe.catalog import find
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job, event_line
 from drupe.core.secrets import known_secrets, redacted_values
+from drupe.core.silence import SILENT
 from drupe.core.step import StepSpec, execute
 
-# What dependencies send or print by themselves is off; Hub access is the client's business, so
-# that a step works on files alone. An OpenMP pool that spins long is 4-10x slower on busy cores,
-# one that never spins is slower on idle ones. Training on two threads, seconds by GOMP_SPINCOUNT:
+# What dependencies send (core/silence.py) or print by themselves is off; Hub access is the client's
+# business, so that a step works on files alone. An OpenMP pool that spins long is 4-10x slower on
+# busy cores, one that never spins is slower on idle ones. Training on two threads, seconds by
+# GOMP_SPINCOUNT:
 #                         0     1000    5000    one thread
 #   cores idle            4.5   3.4     3.3     4.8
 #   both cores busy       9.0   7.2     20.9    5.2
 ENVIRONMENT = {
+    **SILENT,
     "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "DO_NOT_TRACK": "1",
-    "DISABLE_TELEMETRY": "1",
-    "ORT_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "warning",
     "GOMP_SPINCOUNT": "1000",
