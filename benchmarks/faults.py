@@ -367,7 +367,7 @@ def judged(case: Case, answer: Answer) -> str:
     if answer.code == 0:
         return "**delivers a model**" if answer.delivered else "**reports success**"
     kept = " (a model lies there)" if answer.delivered else ""
-    named = re.search(case.names, answer.said)
+    named = re.search(case.names, answer.said, re.IGNORECASE)
     return ("told in place" if named else "fails, place not named") + kept
 
 

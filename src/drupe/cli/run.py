@@ -1,6 +1,6 @@
-"""Do the job that a config describes: each pass in turn, measured, the last model delivered.
+"""Do the job that a config describes: apply each pass, measure, deliver the model.
 
-Finished steps are kept: run again after a failure or Ctrl-C, and it goes on from there.
+Finished steps are kept: run again after a failure or Ctrl-C, it goes on there.
 """
 
 from __future__ import annotations
