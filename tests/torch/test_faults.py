@@ -30,8 +30,8 @@ def test_the_broken_line_of_the_data_is_named(before: int, tmp_path: Path) -> No
     content = "\n".join([*[GOOD] * before, '{"phrase": ', GOOD])
     file.write_text(content)
     words = (
-        rf"^phrases: .*/rows\.json cannot be read as json: rows\.json, line {before + 1}: "
-        r"Expecting value: .*\n  Mend the file, or the format in \"data_name\""
+        rf"^phrases: .*/rows\.json cannot be read as json: rows\.json, line {before + 1}, "
+        r"column 11: Expecting value\n  Mend the file, or the format in \"data_name\""
     )
     with pytest.raises(DrupeError, match=words):
         read(file, tmp_path / "scratch")

@@ -133,10 +133,9 @@ def _broken_line(source: LoadDataset) -> str | None:
                 if number == 1 and not line.lstrip().startswith("{"):
                     break  # one JSON value over several lines
                 try:
-                    json.loads(line)
-                except ValueError as fault:
-                    if line.strip():
-                        return f"{file.name}, line {number}: {fault}"
+                    json.loads(line.strip() or "null")
+                except json.JSONDecodeError as fault:
+                    return f"{file.name}, line {number}, column {fault.colno}: {fault.msg}"
     return None
 
 
