@@ -44,11 +44,15 @@ def test_an_unknown_verb_is_told_with_the_nearest(capsys: Captured) -> None:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_each_verb_has_a_help_with_two_examples(verb: str, capsys: Captured) -> None:
+def test_each_verb_has_a_help_with_two_examples(
+    verb: str, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit, match="0"):
         main([verb, "--help"])
     shown = capsys.readouterr().out
     assert f"usage: drupe {verb}" in shown
+    assert max(map(len, shown.splitlines())) <= 80
     first, second = shown.rstrip().splitlines()[-2:]
     assert first.startswith(f"  drupe {verb}")
     assert second.startswith(f"  drupe {verb} ")

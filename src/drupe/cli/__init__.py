@@ -97,21 +97,13 @@ def _run(verb: str, words: list[str]) -> int:
         status: int = module.run(parser.parse_args(list(map(_dashed, words))))
         sys.stdout.flush()
         return status
-    except KeyboardInterrupt:
-        fault = errors.Interrupted()
     except BrokenPipeError:  # the reader of a pipe has seen enough; what was begun is not done
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except errors.DrupeError as error:
-        if "--debug" in words:
+    except (KeyboardInterrupt, OSError, errors.DrupeError) as error:
+        if "--debug" in words and not isinstance(error, KeyboardInterrupt):
             raise
-        fault = error
-    except OSError as error:  # a full disk, a folder without permission
-        if "--debug" in words:
-            raise
-        place = str(error.filename or "the disk")
-        remedy = "Mend that and run again: finished steps are kept."
-        fault = errors.DrupeError(place, error.strerror or str(error), remedy)
+        fault = importlib.import_module("drupe.cli.fault").fault_of(error)
     secrets = importlib.import_module("drupe.core.secrets")
     print(secrets.redacted(f"drupe: {fault}"), file=sys.stderr)
     code: int = fault.exit_code

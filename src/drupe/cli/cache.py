@@ -1,6 +1,6 @@
 """See and tidy up what the cache holds: ls, rm, gc, verify, explain.
 
-Which cache: that of the config, --cache-dir DIR, or .drupe-cache in this folder.
+Which cache: the config's, --cache-dir DIR's, or .drupe-cache in this folder.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Talk to a model that a run gave: streams its answers; with --prompt it answers once.
+"""Talk to a model that a run gave, one answer after the other; --prompt asks once.
 
-OUTPUT is the output folder of a run, or the folder of an ONNX Runtime GenAI model.
+OUTPUT is a run's output folder, or the folder of an ONNX Runtime GenAI model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from drupe.core.errors import Refused
 
 EXAMPLES = """\
   drupe chat models/phi3-emotion
-  drupe chat models/phi3-emotion --prompt "A spider!" --choices joy,sadness,fear,surprise
+  drupe chat models/phi3-emotion --prompt "A spider!" --choices joy,fear,anger
 """
 
 

@@ -1,4 +1,4 @@
-"""Check a config, rewrite one in today's words, or print the schema that editors read.
+"""Check a config, rewrite one in today's words, or print the schema for editors.
 
 check runs nothing and looks at no model: `drupe plan` does that.
 """

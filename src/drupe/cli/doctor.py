@@ -1,6 +1,6 @@
-"""Look at what is installed and at the machine, and tell what does not fit and what mends it.
+"""Look at what is installed and at the machine: what is broken, what mends it.
 
-Ends with 1 when something that is installed cannot work. Changes nothing, asks no network.
+Ends with 1 when something that is installed cannot work. Changes nothing.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -19,10 +21,17 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `drupe passes`."""
     parser.add_argument("name", nargs="?", help="a pass")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object, fields included"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the list or the fields."""
+    if arguments.json:
+        names = [arguments.name] if arguments.name else PASSES.names()
+        print(json.dumps({name: _described(name) for name in names}))
+        return 0
     console = Console()
     if arguments.name is None:
         table = Table("pass", "takes", "gives", "what it does", box=None)
@@ -41,3 +50,16 @@ def run(arguments: argparse.Namespace) -> int:
             table.add_row(name, default, field.description or "")
     console.print(table)
     return 0
+
+
+def _described(name: str) -> dict[str, Any]:
+    """Return what there is to know of a pass as JSON values; its fields as a JSON schema."""
+    found = PASSES.find(name)
+    fields = found.model_json_schema().get("properties", {})
+    fields.pop("target", None)  # the engine fills it in
+    return {
+        "takes": list(found.takes),
+        "gives": found.gives,
+        "does": inspect.getdoc(found) or "",
+        "fields": fields,
+    }

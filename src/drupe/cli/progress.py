@@ -31,10 +31,14 @@ PLAIN_SECONDS = 10.0
 
 
 class Terminal(Listener):
-    """Shows a run; a context manager around it, so that the live line is always cleared."""
+    """Shows a run; a context manager around it, so that the live line is always cleared.
 
-    def __init__(self) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
+    aside: whether plain lines go to the standard error, the standard output being a program's.
+    """
+
+    def __init__(self, aside: bool = False) -> None:
+        plain = False if aside else None
+        self._console = Console(highlight=False, soft_wrap=True, stderr=aside, force_terminal=plain)
         self._live: Live | None = None
         self._width = 0
         self._started = 0.0
@@ -147,6 +151,10 @@ class Terminal(Listener):
     def warning(self, text: str) -> None:
         """Write a warning."""
         self._note(text, "warning")
+
+    def events_lie_in(self, file: Path) -> None:
+        """Say where what happened before a failure is written down."""
+        self._print(f"  What happened: {_short(file)}", style="dim")
 
     def outcome(self, outcome: Outcome) -> None:
         """Show the table, the verdict, an answered phrase and what to do next."""

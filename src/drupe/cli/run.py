@@ -1,17 +1,23 @@
-"""Do the job that a config describes: each pass in turn, measured, the last model delivered.
+"""Do the job that a config describes: apply each pass, measure, deliver the model.
 
-Finished steps are kept: run again after a failure or Ctrl-C, and it goes on from there.
+Finished steps are kept: run again after a failure or Ctrl-C, it goes on there.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import signal
+from pathlib import Path
 
 from drupe import engine
+from drupe.cli.events import EventLog, failure, success
+from drupe.cli.fault import fault_of
 from drupe.cli.job import add_job_arguments, read_job
 from drupe.cli.plan import show
 from drupe.cli.progress import Terminal
+from drupe.core.errors import DrupeError
+from drupe.outcome import Outcome
 
 EXAMPLES = """\
   drupe run olive-config.json
@@ -24,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_job_arguments(parser)
     parser.add_argument("--force", action="store_true", help="work again what is in the cache")
     parser.add_argument("--plan", "--dry-run", action="store_true", help="as drupe plan")
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
+    parser.add_argument("--events", metavar="FILE", type=Path, help="write what happens there")
 
 
 def stop_when_told_to() -> None:
@@ -39,12 +47,41 @@ def stop_when_told_to() -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the config; return 0 (failures are raised)."""
-    workflow = read_job(arguments, "run")
     if arguments.plan:
-        return show(workflow)
-    terminal = Terminal()
+        return show(read_job(arguments, "run"), as_json=arguments.json)
+    terminal = Terminal(aside=arguments.json)
+    log = EventLog(terminal, arguments.events)
     stop_when_told_to()
-    with terminal:
-        outcome = engine.run(workflow, force=arguments.force, listener=terminal)
-    terminal.outcome(outcome)
+    try:
+        told = _run(arguments, terminal, log)
+    except BrokenPipeError:
+        raise
+    except (KeyboardInterrupt, OSError, DrupeError) as error:
+        if arguments.json:
+            print(json.dumps({**failure(fault_of(error)), "events": str(log.file or "") or None}))
+        elif log.file is not None:
+            terminal.events_lie_in(log.file)
+        raise
+    if arguments.json:
+        print(json.dumps(told))
     return 0
+
+
+def _run(arguments: argparse.Namespace, terminal: Terminal, log: EventLog) -> dict[str, object]:
+    """Do the job and show it; return its result as JSON values."""
+    with log:
+        try:
+            outcome = _heard(arguments, terminal, log)
+        except (KeyboardInterrupt, OSError, DrupeError) as error:
+            log.failed(fault_of(error))
+            raise
+        log.delivered(outcome)
+    if not arguments.json:
+        terminal.outcome(outcome)
+    return success(outcome, log.file)
+
+
+def _heard(arguments: argparse.Namespace, terminal: Terminal, log: EventLog) -> Outcome:
+    workflow = read_job(arguments, "run")
+    with terminal:
+        return engine.run(workflow, force=arguments.force, listener=log)

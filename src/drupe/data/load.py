@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import glob
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -119,9 +120,23 @@ def _read(dataset: Dataset, split: str, scratch: Path) -> datasets.Dataset:
         raise DrupeError(
             dataset.name,
             f"{', '.join(map(str, source.local_files))} cannot be read as {source.data_name}: "
-            f"{_reason(fault)}",
+            f"{_broken_line(source) or _reason(fault)}",
             'Mend the file, or the format in "data_name" (json, csv or parquet).',
         ) from fault
+
+
+def _broken_line(source: LoadDataset) -> str | None:
+    """Return which line of JSON lines is no JSON: the reader counts from the start of a block."""
+    for file in source.local_files if source.data_name == "json" else ():
+        with file.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if number == 1 and not line.lstrip().startswith("{"):
+                    break  # one JSON value over several lines
+                try:
+                    json.loads(line.strip() or "null")
+                except json.JSONDecodeError as fault:
+                    return f"{file.name}, line {number}, column {fault.colno}: {fault.msg}"
+    return None
 
 
 def _options(source: LoadDataset) -> dict[str, Any]:
