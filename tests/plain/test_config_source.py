@@ -104,7 +104,8 @@ def test_a_byte_order_mark_is_no_fault(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", r"config.json:1:1: is not JSON: Expecting value"),
+        ("", r"config.json:1: is empty\n  Write the config as \{\.\.\.\}\."),
+        (" \n", r"config.json:1: is empty"),
         ('{"a": 1,\n "b": }', r"config.json:2:7: is not JSON: Expecting value"),
         ('{"a": 1,\n}', r"config.json:\d:\d: is not JSON"),
         ("{'a': 1}", r"config.json:1:2: is not JSON: Expecting property name"),

@@ -108,6 +108,8 @@ def _text(file: Path) -> str:
 
 def parse_json(text: str, file: Path) -> tuple[Any, list[Origin]]:
     """Return the value of a JSON text, and the origins of keys that are there twice."""
+    if not text.strip():
+        raise syntax_fault(file, 1, None, "is empty", "Write the config as {...}.")
     parser = _Parser(text, file.name)
     try:
         json.loads(text)

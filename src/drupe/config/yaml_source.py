@@ -62,6 +62,8 @@ def parse(text: str, file: Path) -> tuple[Any, list[Origin]]:
 
     Raises ConfigError with line and column for what is not YAML.
     """
+    if not text.strip():
+        raise syntax_fault(file, 1, None, "is empty", "Write the config's names and values.")
     builder = _Builder(file)
     try:
         node = yaml.compose(text, Loader=_CoreLoader)
