@@ -1,6 +1,6 @@
 """Show what a run would do, what it would take, what is in its way; run nothing.
 
-Times, memory and disk are fitted to earlier runs on this machine, or are told by
+Times, memory and disk are fitted to earlier runs on this machine, or go by
 a rule of thumb.
 """
 
