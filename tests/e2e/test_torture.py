@@ -82,9 +82,9 @@ class Torture:
         assert client.wait(20) != 0, "a step was killed, and the run says that it is done"
 
     def victims(self, client: int, whom: str) -> list[int]:
-        servers = children(client)
+        servers = [child for child in children(client) if "fork_server" in command(child)]
         workers = [child for server in servers for child in children(server)]
-        everyone = [client, *servers, *workers]
+        everyone = [client, *children(client), *workers]
         return {"client": [client], "group": everyone, "server": servers, "worker": workers}[whom]
 
     def progress(self) -> str:
@@ -130,6 +130,14 @@ def children(pid: int) -> list[int]:
     except OSError:
         return []
     return [int(word) for word in words]
+
+
+def command(pid: int) -> str:
+    """Return the command line of a process, or nothing once it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode()
+    except OSError:
+        return ""
 
 
 def at_work(folder: Path) -> list[str]:

@@ -150,7 +150,7 @@ def snapshot(folder: Path) -> Path:
 
 def key_of_builder(shown: str) -> str:
     """Return the key that a plan shows for the step `builder`."""
-    return next(line.split()[2] for line in shown.splitlines() if line.startswith("builder "))
+    return next(line.split()[1] for line in shown.splitlines() if line.startswith("builder "))
 
 
 def endpoint(hub: Hub) -> str:

@@ -17,9 +17,10 @@ from rich.table import Table
 from drupe.cli.job import add_job_arguments, read_job
 from drupe.cli.progress import Terminal
 from drupe.config.schema import Workflow
+from drupe.core.errors import refuse
 from drupe.plan import Plan, Step, draft
 from drupe.preflight.estimates import Estimate, estimates
-from drupe.preflight.examine import examine
+from drupe.preflight.examine import blockers_of, examine
 from drupe.preflight.finding import Finding
 from drupe.preflight.texts import samples
 from drupe.report.words import duration, size
@@ -47,13 +48,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def show(workflow: Workflow, *, count: int = 0, as_json: bool = False) -> int:
-    """Show the plan of `workflow` with `count` samples; return 0, or 2 when it is blocked."""
+    """Show the plan of `workflow` with `count` samples; raise what is in its way.
+
+    as_json: print all of it, what is in the way too, and return 0, or 2 when something is.
+    """
     terminal = Terminal()
     warned: list[str] = []
     planned = draft(workflow, warned.append)
     expected = estimates(planned)
-    findings = [Finding.blocker(fault) for fault in planned.blockers]
-    findings += examine(planned, expected)
+    findings = examine(planned, expected)
+    in_the_way = [*planned.blockers, *blockers_of(findings)]
     shown = samples(planned, count) if count and not planned.blockers else {}
     if as_json:
         told = as_values(planned, expected, findings, warned, shown)
@@ -68,7 +72,8 @@ def show(workflow: Workflow, *, count: int = 0, as_json: bool = False) -> int:
             _samples(name, found)
         for finding in findings:
             terminal.found(finding)
-    return 2 if any(finding.level == "blocker" for finding in findings) else 0
+        refuse(workflow.file, in_the_way)
+    return 2 if in_the_way else 0
 
 
 def as_values(
@@ -99,7 +104,9 @@ def as_values(
         ],
         "notes": [{"level": said.level, "text": said.text} for said in workflow.notes],
         "warnings": warned,
-        "findings": [finding.to_json() for finding in findings],
+        "findings": [
+            finding.to_json() for finding in [*map(Finding.blocker, planned.blockers), *findings]
+        ],
         "samples": dict(shown),
     }
 

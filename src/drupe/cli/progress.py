@@ -74,11 +74,8 @@ class Terminal(Listener):
         self._width = max((len(step.name) for step in plan.steps), default=0)
 
     def found(self, finding: Finding) -> None:
-        """Show what preflight saw."""
-        if finding.level == "blocker":
-            self._print(f"✗ {finding.text}", style="red")
-        else:
-            self._note(finding.text, finding.level)
+        """Show what preflight saw; what is in the way ends the verb, and is told there."""
+        self._note(finding.text, finding.level)
 
     def started(self, step: Step) -> None:
         """Begin the live line of a step."""
