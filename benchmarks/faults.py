@@ -15,10 +15,12 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +32,7 @@ DRUPE = str(Path(sys.executable).parent / "drupe")
 ROWS = 40
 TAIL_LINES = 12
 LIMIT_SECONDS = 300
+SILENT: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 Config = dict[str, Any]
 Spoil = Callable[[Config, Path], object]
 
@@ -303,41 +306,39 @@ def edit_rows(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a program did: its exit code, the end of what it printed, whether a model came out."""
+    """What a program did: exit code, the end of what it printed, its warnings, a model or none."""
 
     code: int
     said: str
+    warned: str
     delivered: bool
-
-
-def in_words_of(program: str, config: Config) -> str:
-    """Return the config as text; for drupe what is the engine's stands below "engine"."""
-    if Path(program).name == "drupe":
-        of_engine = ("host", "target", "cache_dir", "output_dir")
-        engine = {name: config[name] for name in of_engine} | {"evaluate": "none"}
-        config = {name: value for name, value in config.items() if name not in of_engine}
-        config["engine"] = engine
-    return json.dumps(config, indent=1)
 
 
 def run(program: str, folder: Path, hub: str) -> Answer:
     """Run the folder's config by one of the two programs."""
     name = Path(program).name
-    words = ["run", "--config", "config.json"]
     environment = {
         **os.environ, "CI": "1", "HF_ENDPOINT": hub, "HF_HOME": str(folder / "hf"),
         "PYTHONWARNINGS": "ignore", "GOMP_SPINCOUNT": "0",
     }  # fmt: skip
     done = subprocess.run(
-        [program, *words], cwd=folder, env=environment, timeout=LIMIT_SECONDS,
+        command(program), cwd=folder, env=environment, timeout=LIMIT_SECONDS,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
     )  # fmt: skip
     said = done.stdout.strip()
+    warnings = [line for line in said.splitlines() if re.search(r"^! |WARN", line)]
     if name == "drupe":
         said = said[max(0, said.find("drupe: ")) :]
     said = "\n".join(said.splitlines()[-TAIL_LINES:]).replace(str(folder) + "/", "")
     delivered = any((folder / "output").rglob("*.onnx")) if (folder / "output").is_dir() else False
-    return Answer(done.returncode, said, delivered)
+    return Answer(done.returncode, said, "\n".join(warnings), delivered)
+
+
+def command(program: str) -> list[str]:
+    """Return how the folder's config is run; drupe leaves out the measuring, as Olive does."""
+    words = ["run", "--config", "config.json"]
+    quick = ["--set", "engine.evaluate=none"] if Path(program).name == "drupe" else []
+    return [program, *words, *quick]
 
 
 def prepare(folder: Path) -> Config:
@@ -353,7 +354,7 @@ def row_of(case: Case, program: str, folder: Path, hub: str) -> str:
     """Return what `program` does of a case: two cells of the table."""
     config = prepare(folder)
     case.spoil(config, folder)
-    (folder / "config.json").write_text(case.text(in_words_of(program, config)))
+    (folder / "config.json").write_text(case.text(json.dumps(config, indent=1)))
     mine = sum(1 for _ in (folder / "output").rglob("thesis.txt"))
     answer = run(program, folder, hub)
     lost = mine > sum(1 for _ in (folder / "output").rglob("thesis.txt"))
@@ -364,8 +365,11 @@ def judged(case: Case, answer: Answer) -> str:
     """Return in words what a program made of a case."""
     if case.works:
         return "works" if answer.code == 0 and answer.delivered else "**fails**"
+    if answer.code == 0 and answer.delivered:
+        warned = re.search(case.names, answer.warned, re.IGNORECASE)
+        return "delivers a model, and warns" if warned else "**delivers a model**"
     if answer.code == 0:
-        return "**delivers a model**" if answer.delivered else "**reports success**"
+        return "**reports success**"
     kept = " (a model lies there)" if answer.delivered else ""
     named = re.search(case.names, answer.said, re.IGNORECASE)
     return ("told in place" if named else "fails, place not named") + kept
@@ -397,9 +401,9 @@ def snapshots(program: str, folder: Path, hub: str) -> dict[tuple[str, ...], Pat
     kept = {}
     for first in {damage.first: None for damage in damages()}:
         config = prepare(folder)
-        whole = in_words_of(program, config)
+        whole = json.dumps(config, indent=1)
         order(*first)(config, folder)
-        (folder / "config.json").write_text(in_words_of(program, config))
+        (folder / "config.json").write_text(json.dumps(config, indent=1))
         if run(program, folder, hub).code:
             raise SystemExit(f"{program} cannot run {first}")
         (folder / "config.json").write_text(whole)
@@ -429,6 +433,43 @@ def damage_row(
     if damage.pattern == "train.json":
         return cells("**delivers the old model**" if same else "trains again", answer)
     return cells("delivers the right model" if same else "**delivers another model**", answer)
+
+
+def happened(program: str, folder: Path, hub: str, expected: dict[str, str]) -> dict[str, str]:
+    """Return what comes of a kill, of two runs at once, and of the same job done again."""
+    told = {}
+    config = prepare(folder)
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    started = time.monotonic()
+    answer = run(program, folder, hub)
+    seconds = time.monotonic() - started
+    same = "the same bytes" if result(folder) == expected else "**other bytes**"
+    told["the same job in a new folder"] = cells(same if not answer.code else "fails", answer)
+    for part in (0.5, 0.8):
+        prepare(folder)
+        (folder / "config.json").write_text(json.dumps(config, indent=1))
+        killed = subprocess.Popen(command(program), cwd=folder, start_new_session=True, **SILENT)
+        time.sleep(part * seconds)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.wait()
+        told[f"killed after {part:.0%} of the time, run again"] = _ends(
+            run(program, folder, hub), folder, expected
+        )
+    prepare(folder)
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    other = subprocess.Popen(command(program), cwd=folder, **SILENT)
+    answer = run(program, folder, hub)
+    told["two runs at once"] = _ends(answer, folder, expected)
+    if other.wait():
+        told["two runs at once"] = cells("**one of them fails**", answer)
+    return told
+
+
+def _ends(answer: Answer, folder: Path, expected: dict[str, str]) -> str:
+    if answer.code:
+        return cells("fails", answer)
+    right = result(folder) == expected
+    return cells("delivers the right model" if right else "**delivers another model**", answer)
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -489,10 +530,11 @@ def damaged(program: str, folder: Path, hub: str, only: str) -> dict[str, str]:
         return {}
     kept = snapshots(program, folder, hub)
     expected = result(kept["lora", "merge", "builder"])
-    return {
+    told = {
         damage.title: damage_row(damage, kept[damage.first], expected, program, folder, hub)
         for damage in wanted
     }
+    return told if only else told | happened(program, folder, hub, expected)
 
 
 if __name__ == "__main__":
