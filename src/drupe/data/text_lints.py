@@ -159,7 +159,7 @@ def main() -> None:
         try:
             found = list(lint(dataset, Path(asked["model"]), Path(scratch)))
         except DrupeError as fault:
-            found = [("blocker", fault.what, fault.remedy)]
+            found = [("blocker", f"{fault.where}: {fault.what}", fault.remedy)]
     json.dump(found, sys.stdout)
 
 

@@ -1,0 +1,210 @@
+"""What a plan sees of the text to train on, by the real tokenizer and the real data code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_models import END, make_tokenizer
+
+from drupe.cli import main
+from drupe.core.job import Job
+from drupe.core.model import Model
+from drupe.data.text_lints import lint
+from drupe.finetune.lora import cut_to_context, samples_of
+from drupe.finetune.passes import LoRA
+
+TEMPLATE = "### Text: {phrase}\n### The tone is:\n{tone}"
+ROWS = [{"phrase": f"phrase number {number}", "tone": "joy"} for number in range(8)]
+CHAT = "{% for m in messages %}<|user|>{{ m.content }}<|end|>{% endfor %}"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A folder with a tokenizer, which is all of a model that a look needs."""
+    make_tokenizer().save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def training(folder: Path, rows: list[Any] | str = "", **preprocess: Any) -> LoRA:
+    """Return a LoRA over `rows`, which are written below `folder`."""
+    text = rows if isinstance(rows, str) and rows else "\n".join(map(json.dumps, rows or ROWS))
+    (folder / "rows.jsonl").write_text(text)
+    fields = {"text_template": TEMPLATE, "max_seq_len": 16, **preprocess}
+    data = {
+        "name": "rows",
+        "load_dataset_config": {"data_files": str(folder / "rows.jsonl")},
+        "pre_process_data_config": fields,
+    }
+    return LoRA.model_validate_json(json.dumps({"train_data_config": data}))
+
+
+def seen(folder: Path, model: Path, step: LoRA) -> list[tuple[str, str]]:
+    return [
+        (level, what) for level, what, _ in lint(step.train_data_config, model, folder / "scratch")
+    ]
+
+
+def test_sound_text_is_not_remarked_on(tmp_path: Path, model: Path) -> None:
+    assert seen(tmp_path, model, training(tmp_path)) == []
+    assert seen(tmp_path, model, training(tmp_path, strategy="line-by-line")) == []
+
+
+def test_a_marker_that_is_several_tokens(tmp_path: Path, model: Path) -> None:
+    step = training(tmp_path, text_template="<|user|>{phrase}<|unused5|><|end|>{tone}")
+    [(level, user), (_, end)] = seen(tmp_path, model, step)
+    assert level == "warning"
+    assert user.startswith('the marker "<|user|>" of text_template is ')
+    assert user.endswith(" tokens to this model, not one")
+    assert '"<|end|>"' in end
+
+
+def test_another_familys_template(tmp_path: Path, model: Path) -> None:
+    (model / "chat_template.jinja").write_text(CHAT)
+    [(level, what)] = seen(tmp_path, model, training(tmp_path))
+    assert level == "note"
+    assert what == (
+        "text_template is not the model's own chat template, which has <|end|>, <|user|>"
+    )
+    step = training(tmp_path, text_template="[INST] {phrase} [/INST] {tone}")
+    told = [each for each in seen(tmp_path, model, step) if "marks turns" in each[1]]
+    assert told == [
+        (
+            "warning",
+            "text_template marks turns with [/INST], [INST], the model with <|end|>, <|user|>",
+        )
+    ]
+
+
+def test_the_models_own_markers_are_no_other_familys(tmp_path: Path, model: Path) -> None:
+    (model / "chat_template.jinja").write_text(CHAT)
+    step = training(tmp_path, text_template="<|user|>{phrase}<|end|>{tone}")
+    assert not [
+        what
+        for _, what in seen(tmp_path, model, step)
+        if "template" in what.split(",")[0] and "marker" not in what
+    ]
+
+
+@pytest.mark.parametrize(("template", "told"), [(TEMPLATE, True), (TEMPLATE + END, False)])
+def test_no_end_of_text(template: str, told: bool, tmp_path: Path, model: Path) -> None:
+    step = training(tmp_path, text_template=template, add_special_tokens=False)
+    found = seen(tmp_path, model, step)
+    words = "no end of text stands behind a row: the model will not learn to stop"
+    assert (("warning", words) in found) == told
+
+
+def test_a_block_longer_than_all_data(tmp_path: Path, model: Path) -> None:
+    step = training(tmp_path, max_seq_len=100_000, joiner=None)
+    tokenizer = make_tokenizer()
+    texts = [TEMPLATE.format(**row) for row in ROWS]
+    tokens = sum(len(tokenizer(text)["input_ids"]) + 1 for text in texts)
+    assert seen(tmp_path, model, step) == [
+        ("warning", f"all rows together have {tokens} tokens, less than one block of 100000")
+    ]
+
+
+def test_nothing_left_to_train_on(tmp_path: Path, model: Path) -> None:
+    step = training(
+        tmp_path,
+        strategy="line-by-line",
+        drop_short_sequences=True,
+        pad_to_max_len=False,
+        max_seq_len=500,
+    )
+    [(level, what)] = seen(tmp_path, model, step)
+    assert (level, what) == ("blocker", "8 rows leave no sample of 500 tokens to train on")
+
+
+def config(folder: Path, model: Path, step: LoRA) -> str:
+    """Write a config of the step; return its path."""
+    data = json.loads(step.train_data_config.model_dump_json(exclude={"part"}))
+    job = {
+        "input_model": {"type": "HfModel", "model_path": str(model)},
+        "data_configs": [data],
+        "passes": {"lora": {"type": "LoRA", "train_data_config": "rows"}},
+        "engine": {"evaluate": "none"},
+    }
+    (folder / "config.json").write_text(json.dumps(job))
+    return str(folder / "config.json")
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([*ROWS, {"phrase": "x", "tone": None}], 'data, row 9: has no value in the column "tone"'),
+        ('{"phrase": "a", "tone": "b"}\n{"phrase": \n', "rows.jsonl, line 2"),
+    ],
+)
+def test_broken_rows_are_told_before_the_run(
+    rows: Any, words: str, tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = config(tmp_path, tiny_phi3, training(tmp_path, rows))
+    assert main(["plan", file]) == 2
+    assert words in capsys.readouterr().err
+    assert main(["run", file]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / ".drupe-cache" / "work").exists(), "no step was begun"
+
+
+def test_samples_are_those_of_the_training(
+    tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = training(tmp_path)
+    file = config(tmp_path, tiny_phi3, step)
+    assert main(["plan", file, "--show-samples", "2", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)["samples"]["lora"]
+    job = Job(tmp_path / "scratch")
+    model = Model("hf", tiny_phi3, "")
+    data, _ = cut_to_context(step, model, job)
+    trained = samples_of(data, make_tokenizer(), job)[:2]
+    assert [sample["ids"] for sample in shown] == [sample["input_ids"] for sample in trained]
+    assert [sample["labels"] for sample in shown] == [sample["labels"] for sample in trained]
+    assert shown[0]["attention_mask"] == [1] * 16
+    assert "".join(shown[0]["pieces"]) == shown[0]["text"]
+    assert shown[0]["text"].startswith("### Text: phrase number")
+    assert main(["plan", file, "--show-samples", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "lora, sample 1: 16 tokens, learnt: 16, attended to: 16" in out
+
+
+def test_an_adapter_that_cannot_be_merged(
+    tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "IA3"}))
+    shutil.copy(tiny_phi3 / "model.safetensors", adapter / "adapter_model.safetensors")
+    job = {
+        "input_model": {
+            "type": "HfModel", "model_path": str(tiny_phi3), "adapter_path": str(adapter),
+        },
+        "passes": {"merge": {"type": "MergeAdapterWeights"}},
+        "engine": {"evaluate": "none"},
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(job))
+    assert main(["plan", str(tmp_path / "config.json")]) == 2
+    words = 'cannot merge this adapter: its adapter_config.json says peft_type="IA3"'
+    assert words in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_be_exported(
+    tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_phi3, model)
+    settings = json.loads((model / "config.json").read_text())
+    settings["architectures"] = ["BloomForCausalLM"]
+    (model / "config.json").write_text(json.dumps(settings))
+    job = {
+        "input_model": {"type": "HfModel", "model_path": "model"},
+        "passes": {"builder": {"type": "ModelBuilder", "precision": "int4"}},
+        "engine": {"evaluate": "none"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(job))
+    assert main(["plan", str(tmp_path / "config.json")]) == 2
+    words = "ONNX Runtime GenAI's builder does not know BloomForCausalLM\n  It knows ChatGLM"
+    assert words in capsys.readouterr().err
