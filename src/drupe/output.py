@@ -152,13 +152,6 @@ def report(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _relative(outcome: Outcome) -> str | None:
-    """Return where the model lies below the output folder."""
-    if outcome.path is None:
-        return None
-    return outcome.path.relative_to(output_folder(outcome.plan)).as_posix()
-
-
 def _stages(outcome: Outcome) -> list[dict[str, Any]]:
     return [
         {
@@ -187,7 +180,7 @@ def lock(planned: Plan) -> dict[str, Any]:
         "format": FORMAT,
         "drupe": drupe.__version__,
         "config": redacted_values(planned.workflow.raw),
-        "set": list(planned.workflow.settings),
+        "set": redacted_values(list(planned.workflow.settings)),
         "target": planned.workflow.target.model_dump(),
         "input_model": {
             "name": planned.source.name,

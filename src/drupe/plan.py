@@ -27,10 +27,12 @@ from drupe.core.model import KINDS, Model
 from drupe.core.operation import Operation, Pass
 from drupe.core.resource import Remote
 from drupe.core.target import Target
+from drupe.data.columns import choices_shown
 from drupe.resources.models import Located, locate, locate_adapter, locate_files
 
 INPUT = "input model"
 CACHE_FIELD = "engine.cache_dir"
+MOST_CHOICES = 20  # answers that are rather a class than a text, where nobody asked for accuracy
 FOLDER_NAME = re.compile(r"\w[\w .+-]{0,60}")
 
 
@@ -333,9 +335,9 @@ def _metrics(workflow: Workflow) -> tuple[list[NamedMetric], list[str]]:
     if data is None:
         return [], []
     fields = {"data_config": data, "target": workflow.target}
-    names = ["Perplexity"]
-    if data.pre_process_data_config.text_template:
-        names.insert(0, "Accuracy")
+    choices = choices_shown(data)
+    judged = choices is not None and 2 <= len(choices) <= MOST_CHOICES
+    names = ["Accuracy", "Perplexity"] if judged else ["Perplexity"]
     made = [NamedMetric(name.lower(), name, find("metrics", name)(**fields)) for name in names]
     return made, [note]
 

@@ -20,7 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"catalog", "data"},  # of data the light files: see below
     "resources": set(),
     "systems": {"catalog"},
-    "plan": {"catalog", "config", "resources"},
+    "plan": {"catalog", "config", "data", "resources"},
     "outcome": {"plan"},
     "preflight": {"output", "plan", "report", "resources", "systems"},
     "report": {"outcome", "plan"},

@@ -236,6 +236,22 @@ CASES: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
             ]
         },
     ),
+    "N6 data_root": (
+        ["N6"],
+        {
+            "data_root": "sub",
+            "data_configs": [
+                {"load_dataset_config": {"data_files": ["a.json", "/b.json"]}},
+                {"load_dataset_config": {"data_files": "c.json"}},
+            ],
+        },
+        {
+            "data_configs": [
+                {"load_dataset_config": {"data_files": ["sub/a.json", "/b.json"]}},
+                {"load_dataset_config": {"data_files": "sub/c.json"}},
+            ],
+        },
+    ),
     "N12 a list of one": (
         [],
         {"passes": {"b": [{"type": "ModelBuilder", "config": {"precision": "int4"}}]}},

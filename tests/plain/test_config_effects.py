@@ -42,7 +42,7 @@ def warnings(workspace: Workspace, **arguments: Any) -> list[str]:
 
 
 def faults(workspace: Workspace) -> list[tuple[str, str]]:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError, match="Nothing was run") as told:
         load(workspace.write())
     assert all(fault.where.startswith("config.json:") for fault in told.value.faults)
     return [(fault.what, fault.remedy) for fault in told.value.faults]
@@ -75,7 +75,7 @@ def test_a_config_that_says_nothing_twice_is_no_warning(workspace: Workspace) ->
 def test_training_arguments(
     fields: dict[str, Any], name: str, why: str, workspace: Workspace
 ) -> None:
-    lora(workspace, training_args=fields)
+    lora(workspace, eval_dataset_size=0.5, training_args=fields)
     [told] = warnings(workspace)
     lines = workspace.file.read_text().split("\n")
     line = 1 + next(index for index, text in enumerate(lines) if f'"{name}"' in text)
@@ -93,8 +93,15 @@ def test_training_arguments(
     ],
 )
 def test_training_arguments_with_effect(fields: dict[str, Any], workspace: Workspace) -> None:
-    lora(workspace, training_args=fields)
+    lora(workspace, eval_dataset_size=0.5, training_args=fields)
     assert warnings(workspace) == []
+
+
+def test_a_loss_that_there_are_no_rows_for(workspace: Workspace) -> None:
+    lora(workspace, training_args={"eval_strategy": "epoch"})
+    [told] = warnings(workspace)
+    words = "has no rows to measure on: name eval_data_config or eval_dataset_size"
+    assert told.endswith(f"passes.lora.training_args.eval_strategy {words}")
 
 
 @pytest.mark.parametrize(

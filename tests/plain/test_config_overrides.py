@@ -59,6 +59,19 @@ def test_an_item_is_meant_by_its_name_or_number(entry: str, field: str) -> None:
     assert rows.pre_process_data_config.max_seq_len == 99
 
 
+def test_an_object_takes_the_place_of_what_stood_there() -> None:
+    assert load(DEMO, settings=["passes={}"]).passes == ()
+    arguments = lora("passes.lora.training_args={}").training_args
+    assert arguments.learning_rate == 2e-4, "the default, not the file's"
+    [named] = load(DEMO, settings=['passes={"m": {"type": "MergeAdapterWeights"}}']).passes
+    assert named.name == "m"
+
+
+def test_a_number_is_no_name_of_a_pass() -> None:
+    [fault] = faults("passes.0.r=8")
+    assert fault.what == 'passes.0 is not there: passes has no "0"'
+
+
 def test_the_last_of_two_settings_wins() -> None:
     assert lora("passes.lora.r=16", "passes.lora.r=8").r == 8
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from drupe.config.source import Items, Map, Origin, origin_of, read
 from drupe.core.errors import ConfigError, Refused
 
-KEYS = st.text(st.characters(codec="utf-8"), max_size=5)
+KEYS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)
 VALUES = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(codec="utf-8")),
+    | st.text(st.characters(codec="utf-8", exclude_characters="\0")),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=4),
     max_leaves=20,
 )
@@ -126,8 +126,19 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_config(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"cannot be read: .*\n  A config is UTF-8 text\."):
+    with pytest.raises(Refused, match=r"is a folder\n  Give the path of a config in it\."):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("text", ['{"a": {"b": "x\\u0000"}}', '{"a": {"b": ["\\ud800"]}}'])
+def test_a_character_that_no_text_has(text: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config.json:1: a\.b.* holds a character that no text"):
+        parse(tmp_path, text)
+
+
+def test_a_number_of_thousands_of_digits(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"config.json:1: cannot be read: .*digits"):
+        parse(tmp_path, '{"a": ' + "9" * 5000 + "}")
 
 
 def test_another_encoding_is_told(tmp_path: Path) -> None:

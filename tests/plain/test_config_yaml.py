@@ -100,6 +100,8 @@ BOMB = "a0: &a0 [1]\n" + "".join(
     [
         ("a: [1\nb: 2\n", r"config.yaml:2:2: is not YAML: expected ',' or '\]'"),
         ("a: b: c\n", r"config.yaml:1:5: is not YAML: mapping values are not allowed here"),
+        ("a: " + "[" * 5000, r"config.yaml:1: is nested too deeply"),
+        ("a: " + "9" * 5000, r"config.yaml:1: cannot be read: .*digits"),
         ("a: 1\n\tb: 2\n", r"config.yaml:2:1: is not YAML"),
         ("a: \x00\n", r"config.yaml:1: is not YAML"),
         ("a: 1\nb: 2\na: 3\n", r"config.yaml:3: a is there twice\n  Keep one of them\."),

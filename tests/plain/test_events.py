@@ -104,3 +104,47 @@ def test_the_passes_as_json(capsys: Captured) -> None:
     assert set(told["Append"]["fields"]) == {"text", "source"}
     assert main(["passes", "--json"]) == 0
     assert {"LoRA", "ModelBuilder"} <= json.loads(capsys.readouterr().out).keys()
+
+
+def test_no_file_of_somebodys_is_written_over(workspace: Workspace, capsys: Captured) -> None:
+    file = workspace.write()
+    before = file.read_text()
+    assert main(["run", str(file), "--events", str(file)]) == 2
+    assert "is there already, and is no log of events\n  Name another file." in (
+        capsys.readouterr().err
+    )
+    assert file.read_text() == before
+    log = workspace.folder / "events.jsonl"
+    for _ in range(2):
+        assert main(["run", str(file), "--events", str(log)]) == 0, "its own is written anew"
+
+
+def test_a_secret_is_in_no_event_and_in_no_json(
+    workspace: Workspace, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "hf_" + "aB3" * 11
+    monkeypatch.setenv("HF_TOKEN", secret)
+    assert main(["run", f"{secret}.json", "--json"]) == 2
+    told = capsys.readouterr()
+    assert secret not in told.out + told.err
+    assert "<redacted>.json" in told.out
+
+
+def test_every_verb_tells_programs_its_faults(capsys: Captured) -> None:
+    for verb in (["plan"], ["config", "check"]):
+        assert main([*verb, "absent.json", "--json"]) == 2
+        told = json.loads(capsys.readouterr().out)
+        assert told["error"]["where"] == "absent.json"
+        assert told["exit"] == 2
+
+
+def test_a_fault_of_drupes_own_is_told_as_such(
+    capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("drupe.cli.passes.run", lambda arguments: 1 // 0)
+    assert main(["passes"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("drupe: drupe: ZeroDivisionError: ")
+    assert "run again with --debug, and report what it shows" in err
+    with pytest.raises(ZeroDivisionError, match="by zero"):
+        main(["passes", "--debug"])

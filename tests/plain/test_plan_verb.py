@@ -185,16 +185,16 @@ def test_where_the_journal_is(tmp_path: Path) -> None:
     assert found.parts[-2:] == ("drupe", "journal.jsonl")
 
 
-def costs(output: int = 0, peak: int = 0) -> dict[str, Estimate]:
-    return {"export": Estimate(1.0, peak, output, "rule of thumb")}
+def costs(peak: int = 0) -> dict[str, Estimate]:
+    return {"export": Estimate(1.0, peak, 0, "rule of thumb")}
 
 
 @pytest.mark.parametrize(("needed", "levels"), [(700, []), (900, ["warning"]), (1001, ["blocker"])])
-def test_too_little_disk(needed: int, levels: list[str], workspace: Workspace) -> None:
-    found = list(disk(workspace.plan(), costs(output=needed), free=1000))
+def test_too_little_disk(needed: int, levels: list[str], tmp_path: Path) -> None:
+    found = list(disk("engine.cache_dir", tmp_path, needed, free=1000))
     assert [finding.level for finding in found] == levels
     if found:
-        assert found[0].what.startswith("the results take about ")
+        assert found[0].what.endswith(" has 1 kB left")
         assert "drupe cache gc" in found[0].remedy
 
 
@@ -205,3 +205,65 @@ def test_too_little_memory(peak: int, levels: list[str]) -> None:
     found = list(memory(costs(peak=peak), free=1000, total=2000))
     assert [finding.level for finding in found] == levels
     assert list(memory(costs(peak=peak), free=0, total=0)) == [], "the system does not tell"
+
+
+@pytest.mark.parametrize(
+    ("answers", "metrics"),
+    [
+        (["yes", "no", "yes"], ["accuracy", "perplexity"]),
+        (["yes"] * 3, ["perplexity"]),
+        ([f"answer {number}" for number in range(40)], ["perplexity"]),
+    ],
+)
+def test_accuracy_is_measured_unasked_where_answers_are_classes(
+    answers: list[str], metrics: list[str], workspace: Workspace, capsys: Captured
+) -> None:
+    lines = [json.dumps({"q": "x", "a": answer}) for answer in answers]
+    (workspace.folder / "rows.jsonl").write_text("\n".join(lines))
+    data = {
+        "name": "rows",
+        "load_dataset_config": {"data_files": "rows.jsonl"},
+        "pre_process_data_config": {"text_template": "{q} {a}"},
+    }
+    workspace.config["data_configs"] = [data]
+    workspace.config["input_model"] = {"type": "HfModel", "model_path": "absent"}
+    workspace.config["engine"] = {"evaluate": "ends"}
+    del workspace.config["evaluators"]
+    workspace.passes(lora={"type": "LoRA", "train_data_config": "rows"})
+    steps = [step["name"] for step in planned(workspace, capsys)["steps"]]
+    assert steps == [
+        *(f"input model: {name}" for name in metrics),
+        "lora",
+        *(f"lora: {name}" for name in metrics),
+    ]
+
+
+def test_a_provider_that_is_not_here(workspace: Workspace, capsys: Captured) -> None:
+    """Without the heavy packages: the input is an absent model, and the warning stands anyway."""
+    rows = workspace.folder / "rows.jsonl"
+    rows.write_text('{"q": "x", "a": "yes"}\n{"q": "x", "a": "no"}\n')
+    data = {
+        "name": "rows",
+        "load_dataset_config": {"data_files": "rows.jsonl"},
+        "pre_process_data_config": {"text_template": "{q} {a}"},
+    }
+    workspace.config["data_configs"] = [data]
+    workspace.config["evaluators"] = {
+        "all": {"metrics": [{"type": "Perplexity", "data_config": "rows"}]}
+    }
+    workspace.config["engine"]["evaluate"] = "every-step"
+    workspace.config["input_model"] = {"type": "HfModel", "model_path": "absent"}
+    workspace.passes(builder={"type": "ModelBuilder", "precision": "int4"})
+    told = planned(workspace, capsys, "--target", "dml")
+    [found] = [each for each in told["findings"] if each["level"] == "warning"]
+    assert found["where"] == "builder"
+    assert found["what"] == (
+        "is made for DmlExecutionProvider, which is not here: it is built, and not measured"
+    )
+    told = planned(workspace, capsys, "--target", "cpu")
+    assert not [each for each in told["findings"] if each["level"] == "warning"]
+
+
+def test_a_negative_count_of_samples(workspace: Workspace, capsys: Captured) -> None:
+    assert main(["plan", str(workspace.write()), "--show-samples", "-1"]) == 2
+    assert "--show-samples: is -1\n  Give a number from 0." in capsys.readouterr().err

@@ -214,3 +214,10 @@ def test_a_log_of_any_bytes_keeps_all_else(tmp_path: Path) -> None:
     redact_file(log)
     assert log.read_bytes() == b"\xff\x00a\r\n" + MARK.encode() + b"\xfe"
     redact_file(tmp_path / "absent")
+
+
+def test_where_a_shell_is_is_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PWD", str(tmp_path))
+    monkeypatch.setenv("OLDPWD", str(tmp_path.parent / "elsewhere"))
+    assert not {str(tmp_path), str(tmp_path.parent / "elsewhere")} & set(known_secrets())
+    assert redacted(f"{tmp_path}/log") == f"{tmp_path}/log"

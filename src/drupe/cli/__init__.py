@@ -79,7 +79,6 @@ def _unknown(verb: str) -> int:
 def _run(verb: str, words: list[str]) -> int:
     """Parse the verb's arguments, run it, turn what it raises into words and a status."""
     importlib.import_module("drupe.core.silence").silence_dependencies()
-    errors = importlib.import_module("drupe.core.errors")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal may lack a letter of ours
@@ -91,6 +90,7 @@ def _run(verb: str, words: list[str]) -> int:
             description=module.__doc__,
             epilog=f"Examples:\n{module.EXAMPLES}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,  # a script's short form would break when an option is added
         )
         module.add_arguments(parser)
         parser.add_argument("--debug", action="store_true", help="show tracebacks")
@@ -100,10 +100,13 @@ def _run(verb: str, words: list[str]) -> int:
     except BrokenPipeError:  # the reader of a pipe has seen enough; what was begun is not done
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except (KeyboardInterrupt, OSError, errors.DrupeError) as error:
+    except (Exception, KeyboardInterrupt) as error:
         if "--debug" in words and not isinstance(error, KeyboardInterrupt):
             raise
-        fault = importlib.import_module("drupe.cli.fault").fault_of(error)
+        telling = importlib.import_module("drupe.cli.fault")
+        fault = telling.fault_of(error)
+        if "--json" in words and verb != "run":  # which tells where its events are, too
+            print(importlib.import_module("json").dumps(telling.failure(fault)))
     secrets = importlib.import_module("drupe.core.secrets")
     print(secrets.redacted(f"drupe: {fault}"), file=sys.stderr)
     code: int = fault.exit_code

@@ -15,9 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from drupe.cli.fault import failure
 from drupe.core.cache import Result
-from drupe.core.errors import Blocked, ConfigError, DrupeError, Refused
+from drupe.core.errors import DrupeError, Refused
 from drupe.core.files import check_writable, remove_tree
+from drupe.core.secrets import redacted_values
 from drupe.engine import Listener
 from drupe.outcome import Outcome
 from drupe.output import report
@@ -41,6 +43,11 @@ class EventLog(Listener):
         self._shown = shown
         self._opened: IO[bytes] | None = None
         self._last_progress = 0.0
+
+    @property
+    def wrote(self) -> bool:
+        """Whether something was written: then `file` says where."""
+        return self._opened is not None
 
     def __enter__(self) -> EventLog:
         if self.file is not None:
@@ -115,6 +122,9 @@ class EventLog(Listener):
 
     def _open(self, file: Path) -> None:
         check_writable(file.parent, "--events")
+        if self._asked_for and file.exists() and not _is_log(file):
+            what = "is there already, and is no log of events"
+            raise Refused(f"--events {file}", what, "Name another file.")
         file.parent.mkdir(parents=True, exist_ok=True)
         self._opened = file.open("wb", buffering=0)
 
@@ -123,7 +133,7 @@ class EventLog(Listener):
         if self._opened is None:  # before the plan there is no place yet
             return
         line = {"time": round(time.time(), 3), "event": event, **more}
-        text = json.dumps(line, ensure_ascii=False) + "\n"
+        text = json.dumps(redacted_values(line), ensure_ascii=False) + "\n"
         try:
             self._opened.write(text.encode())
         except OSError:
@@ -151,14 +161,14 @@ def success(outcome: Outcome, events: Path | None) -> dict[str, Any]:
     }
 
 
-def failure(fault: DrupeError) -> dict[str, Any]:
-    """Return a fault as JSON values; a config's faults stand in it one by one."""
-    error: dict[str, Any] = {"where": fault.where, "what": fault.what, "remedy": fault.remedy}
-    if isinstance(fault, ConfigError | Blocked):
-        error["faults"] = [
-            {"where": each.where, "what": each.what, "remedy": each.remedy} for each in fault.faults
-        ]
-    return {"error": error, "exit": fault.exit_code}
+def _is_log(file: Path) -> bool:
+    """Return whether a file is one that may be written anew: empty, or the log of another run."""
+    try:
+        with file.open(encoding="utf-8", errors="replace") as opened:
+            first = opened.readline()
+        return not first.strip() or "event" in json.loads(first)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def _path(path: Path | None) -> str | None:

@@ -11,13 +11,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from drupe.cli.job import add_job_arguments, read_job
 from drupe.cli.progress import Terminal
 from drupe.config.schema import Workflow
-from drupe.core.errors import refuse
+from drupe.core.errors import Refused, refuse
+from drupe.core.secrets import redacted_values
 from drupe.plan import Plan, Step, draft
 from drupe.preflight.estimates import Estimate, estimates
 from drupe.preflight.examine import blockers_of, examine
@@ -43,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Show the plan; return 0, or 2 when something is in the way."""
+    if arguments.show_samples < 0:
+        raise Refused("--show-samples", f"is {arguments.show_samples}", "Give a number from 0.")
     workflow = read_job(arguments, "plan")
     return show(workflow, count=arguments.show_samples, as_json=arguments.json)
 
@@ -61,7 +61,7 @@ def show(workflow: Workflow, *, count: int = 0, as_json: bool = False) -> int:
     shown = samples(planned, count) if count and not planned.blockers else {}
     if as_json:
         told = as_values(planned, expected, findings, warned, shown)
-        print(json.dumps(told, indent=2, ensure_ascii=False))
+        print(json.dumps(redacted_values(told), indent=2, ensure_ascii=False))
     else:
         terminal.planned(planned)
         for text in warned:
@@ -119,15 +119,16 @@ def _state(step: Step) -> str:
 
 def _table(planned: Plan, expected: Mapping[str, Estimate]) -> None:
     """Show a line a step; what is estimated by a rule of thumb is marked."""
-    columns = ("step", "key", "state", "time", "memory", "disk")
-    grid = Table(*columns, box=None, pad_edge=False, header_style="bold")
-    for column in grid.columns:
-        column.no_wrap = True
+    rows = [("step", "key", "state", "time", "memory", "disk")]
     for step in planned.steps:
         estimate = expected.get(step.name)
         cost = ("", "", "") if estimate is None else _cost(estimate)
-        grid.add_row(step.name, step.key[:SHORT] or "unknown", _state(step), *cost)
-    Console(highlight=False, soft_wrap=True).print(grid, crop=False)
+        rows.append((step.name, step.key[:SHORT] or "unknown", _state(step), *cost))
+    # Whole on any terminal: a number that is cut is worse than a line that is folded.
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
 
 
 def _cost(estimate: Estimate) -> tuple[str, str, str]:

@@ -11,12 +11,13 @@ import signal
 from pathlib import Path
 
 from drupe import engine
-from drupe.cli.events import EventLog, failure, success
-from drupe.cli.fault import fault_of
+from drupe.cli.events import EventLog, success
+from drupe.cli.fault import failure, fault_of
 from drupe.cli.job import add_job_arguments, read_job
 from drupe.cli.plan import show
 from drupe.cli.progress import Terminal
 from drupe.core.errors import DrupeError
+from drupe.core.secrets import redacted_values
 from drupe.outcome import Outcome
 
 EXAMPLES = """\
@@ -58,13 +59,17 @@ def run(arguments: argparse.Namespace) -> int:
         raise
     except (KeyboardInterrupt, OSError, DrupeError) as error:
         if arguments.json:
-            print(json.dumps({**failure(fault_of(error)), "events": str(log.file or "") or None}))
-        elif log.file is not None:
+            print(json.dumps({**failure(fault_of(error)), "events": _written(log)}))
+        elif log.wrote and log.file is not None:
             terminal.events_lie_in(log.file)
         raise
     if arguments.json:
-        print(json.dumps(told))
+        print(json.dumps(redacted_values(told)))
     return 0
+
+
+def _written(log: EventLog) -> str | None:
+    return str(log.file) if log.wrote else None
 
 
 def _run(arguments: argparse.Namespace, terminal: Terminal, log: EventLog) -> dict[str, object]:

@@ -51,10 +51,13 @@ def lay_over(root: Map, settings: Map) -> Iterator[Fault]:
     """Put what `settings` says in the place of what `root` says; yield what has no place."""
     for section in NAMED:
         entries = settings.get(section)
-        if not isinstance(entries, Map):
+        if not isinstance(entries, Map) or entries.whole:
             continue
         known = _names(root.get(section))
-        for name in [name for name in entries if name not in known and not name.isdigit()]:
+        listed = isinstance(root.get(section), Items)
+        for name in [name for name in entries if name not in known]:
+            if listed and name.isdigit():
+                continue
             origin = entries.drop(name)
             what = f'{origin.path} is not there: {section} has no "{name}"{nearest(name, known)}'
             yield Fault(OPTION, what, f"Known: {', '.join(known) or 'none'}.")
@@ -64,7 +67,9 @@ def lay_over(root: Map, settings: Map) -> Iterator[Fault]:
 def _merge(root: Map, settings: Map) -> Iterator[Fault]:
     for key, value in settings.items():
         known = root.get(key)
-        if isinstance(value, Map) and isinstance(known, Map):
+        if isinstance(value, Map) and value.whole:
+            root.put(key, value, settings.origins[key])
+        elif isinstance(value, Map) and isinstance(known, Map):
             yield from _merge(known, value)
         elif isinstance(value, Map) and isinstance(known, Items):
             yield from _merge_items(known, value)
@@ -81,7 +86,7 @@ def _merge_items(items: Items, settings: Map) -> Iterator[Fault]:
         if not 0 <= index < len(items):
             what = f'{origin.path} is not there: the list has {len(items)} items, no "{key}"'
             yield Fault(OPTION, what, "Name an item, or give its number from 0.")
-        elif isinstance(value, Map) and isinstance(items[index], Map):
+        elif isinstance(value, Map) and not value.whole and isinstance(items[index], Map):
             yield from _merge(items[index], value)
         else:
             items[index], items.origins[index] = value, origin

@@ -10,6 +10,7 @@ import bisect
 import importlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ class Origin:
     path: str
 
 
+UNUSABLE = re.compile("[\x00\ud800-\udfff]")
 NOWHERE = Origin("", "")
 
 
@@ -38,6 +40,7 @@ class Map(dict[str, Any]):
         super().__init__()
         self.origin = origin
         self.origins: dict[str, Origin] = {}
+        self.whole = False  # a value that takes another's place, and is not laid over it
 
     def put(self, key: str, value: Any, origin: Origin) -> None:
         """Set an entry that was written at `origin`."""
@@ -84,9 +87,28 @@ def read(file: Path) -> Map:
         raise ConfigError(str(file), faults)
     if not isinstance(value, Map):
         what = "is not an object of names and values"
-        raise syntax_fault(file, 1, None, what, "Begin it with {.")
+        remedy = "Begin it with a name." if in_yaml else "Begin it with {."
+        raise syntax_fault(file, 1, None, what, remedy)
     value.origin = Origin(f"{file.name}:1", "")
+    unusable = [
+        Fault(origin.where, f"{origin.path} holds a character that no text has", "Write it anew.")
+        for origin in _unusable_texts(value)
+    ]
+    if unusable:
+        raise ConfigError(str(file), unusable)
     return value
+
+
+def _unusable_texts(value: Map | Items) -> Iterator[Origin]:
+    """Yield where a text holds what no file's name and no UTF-8 can: NUL, half a character."""
+    entries: Any = value.items() if isinstance(value, Map) else enumerate(value)
+    for key, inner in entries:
+        nested = isinstance(inner, Map | Items)
+        if nested:
+            yield from _unusable_texts(inner)
+        texts = (text for text in (key, inner) if isinstance(text, str))
+        if any(UNUSABLE.search(text) for text in texts):
+            yield value.origins[key]
 
 
 def syntax_fault(
@@ -100,6 +122,8 @@ def syntax_fault(
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
+    except IsADirectoryError as fault:
+        raise Refused(str(file), "is a folder", "Give the path of a config in it.") from fault
     except FileNotFoundError as fault:
         raise Refused(str(file), "there is no such file", "Give the path of a config.") from fault
     except (OSError, UnicodeDecodeError) as fault:
@@ -119,6 +143,8 @@ def parse_json(text: str, file: Path) -> tuple[Any, list[Origin]]:
         raise syntax_fault(file, 1, None, "is nested too deeply", remedy) from fault
     except json.JSONDecodeError as fault:
         raise syntax_fault(file, fault.lineno, fault.colno, f"is not JSON: {fault.msg}") from fault
+    except ValueError as fault:  # a number of thousands of digits
+        raise syntax_fault(file, 1, None, f"cannot be read: {fault}", "Mend the value.") from fault
     return value, parser.repeated
 
 
@@ -133,7 +159,8 @@ def parse_yaml(text: str, file: Path) -> tuple[Any, list[Origin]]:
 def plain(value: Any, origin: Origin) -> Any:
     """Return a JSON value as Map and Items whose entries all stand at `origin`."""
     if isinstance(value, dict):
-        made = Map()
+        made = Map(origin)
+        made.whole = True
         for key, inner in value.items():
             made.put(str(key), plain(inner, origin), origin)
         return made

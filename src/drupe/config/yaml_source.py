@@ -68,6 +68,10 @@ def parse(text: str, file: Path) -> tuple[Any, list[Origin]]:
     try:
         node = yaml.compose(text, Loader=_CoreLoader)
         return (None if node is None else builder.value(node, "", 0)), builder.repeated
+    except RecursionError as fault:
+        raise syntax_fault(file, 1, None, "is nested too deeply") from fault
+    except ValueError as fault:  # a number of thousands of digits
+        raise syntax_fault(file, 1, None, f"cannot be read: {fault}", "Mend the value.") from fault
     except yaml.MarkedYAMLError as fault:
         mark = fault.problem_mark or fault.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, None)

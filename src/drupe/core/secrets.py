@@ -26,6 +26,7 @@ ORDINARY = re.compile(
     r"(^|_)((bos|eos|pad|unk|sep|cls|mask|image|audio|stop|special|new|max|min|num)_?)tokens?$",
     re.IGNORECASE,
 )
+FOLDERS = ("PWD", "OLDPWD")  # a shell's words for where it is, no passwords
 SHAPES = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}"  # Hugging Face
     r"|\bgh[opsur]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
@@ -50,7 +51,8 @@ def has_shape_of_secret(text: str) -> bool:
 
 def known_secrets(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
     """Return the secrets that this machine's user has: of the environment, of the Hub's login."""
-    found = {value.strip() for name, value in environment.items() if is_secret_name(name)}
+    named = (name for name in environment if is_secret_name(name) and name not in FOLDERS)
+    found = {environment[name].strip() for name in named}
     home = Path(environment.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     with suppress(OSError, ValueError):
         found.add(Path(environment.get("HF_TOKEN_PATH", home / "token")).read_text().strip())

@@ -88,6 +88,38 @@ def needed_columns(dataset: Dataset) -> tuple[str, ...]:
     return preprocess.text_cols
 
 
+def choices_shown(dataset: Dataset) -> set[str] | None:
+    """Return the different answers that a glance at the rows shows; None where it does not tell.
+
+    The answer is the last column that the template names. Looks at JSON (lines or a list) and CSV
+    of at most MOST_BYTES.
+    """
+    template = dataset.pre_process_data_config.text_template
+    source = dataset.load_dataset_config
+    columns = parse(template).columns if template is not None else ()
+    if not columns or source.data_name == "parquet" or not source.local_files:
+        return None
+    found: set[str] = set()
+    for file in source.local_files:
+        try:
+            if file.stat().st_size > MOST_BYTES:
+                return None
+            text = file.read_text(encoding="utf-8-sig")
+            rows = _rows_of(text, source.data_name)
+            found |= {str(row[columns[-1]]) for row in rows}
+        except (OSError, ValueError, KeyError, TypeError, csv.Error):
+            return None
+    return found
+
+
+def _rows_of(text: str, format_name: str) -> list[dict[str, Any]]:
+    if format_name == "csv":
+        return list(csv.DictReader(io.StringIO(text, newline="")))
+    if text.lstrip().startswith("["):
+        return list(json.loads(text))
+    return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+
 def columns_of(file: Path, format_name: str, name: str) -> tuple[str, ...] | None:
     """Return the columns of a file's first row; None where a glance does not tell.
 

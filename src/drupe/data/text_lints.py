@@ -90,8 +90,9 @@ def markers(literal: str, reading: Reading) -> Iterator[Found]:
             what = (
                 f'the marker "{marker}" of text_template is {count} tokens to this model, not one'
             )
-            own = ", ".join(sorted(reading.own_markers)) or "it has none of its own"
-            yield "warning", what, f"Write the model's own markers: {own}."
+            own = ", ".join(sorted(reading.own_markers))
+            remedy = f"Write the model's own: {own}." if own else "Write plain words in its place."
+            yield "warning", what, remedy
 
 
 def another_template(literal: str, reading: Reading) -> Iterator[Found]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from drupe.core.dataset import Dataset, HeldOut, Names, Part
+from drupe.core.effects import Idle
 from drupe.core.errors import DrupeError, Refused
 from drupe.core.model import Model
 from drupe.core.operation import Metric, Pass
@@ -40,12 +42,12 @@ class LoRA(Pass):
     """Rows to measure the loss on while training."""
     eval_dataset_size: HeldOut | None = None
     """Without eval_data_config: rows held out, as a fraction (below 1) or a count."""
-    r: int = Field(default=64, ge=1)
+    r: int = Field(default=64, ge=1, le=65536)
     """Rank of the adapter."""
     alpha: float = Field(default=16.0, gt=0)
     """Scale of the adapter, divided by r."""
     lora_dropout: float = Field(default=0.05, ge=0, lt=1)
-    target_modules: Names | None = None
+    target_modules: Annotated[Names, Field(min_length=1)] | None = None
     """Names of the linear layers to adapt; None: what PEFT knows for the model's type, else all."""
     torch_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Computing type; auto: bfloat16 where the hardware computes in it, else float32."""
@@ -56,6 +58,19 @@ class LoRA(Pass):
         if self.eval_data_config and self.eval_dataset_size:
             raise ValueError("give eval_data_config or eval_dataset_size, not both")
         return self
+
+    def without_effect(self) -> list[Idle]:
+        """Return the measuring of the loss, where no rows are named to measure it on."""
+        measures = self.training_args.eval_strategy != "no"
+        if not measures or self.eval_data_config or self.eval_dataset_size:
+            return []
+        why = "has no rows to measure on: name eval_data_config or eval_dataset_size"
+        return [Idle(("training_args", "eval_strategy"), why)]
+
+    def variant(self) -> str:
+        """Return the shape of a batch, on which the memory depends."""
+        rows = self.train_data_config.pre_process_data_config
+        return f"-{self.training_args.per_device_train_batch_size}x{rows.max_seq_len}"
 
     def data(self) -> tuple[Dataset, Dataset | None]:
         """Return the rows to train on, and those to measure the loss on."""
@@ -93,7 +108,11 @@ class LoRA(Pass):
         """Return what the demo (2.4M parameters) and a model of 98M took on two cores."""
         tokens = work / max(model_bytes, 1)
         seconds = 4 + tokens * (1.3e-4 + 7e-12 * model_bytes)
-        return seconds, 440 * 10**6 + 2 * model_bytes, None
+        rows = self.train_data_config.pre_process_data_config
+        batch = self.training_args.per_device_train_batch_size * rows.max_seq_len
+        # What a token leaves for the way back grows with the width: about a root of the size.
+        activations = int(min(batch, max(tokens, 1)) * 55 * math.sqrt(model_bytes))
+        return seconds, 330 * 10**6 + 2 * model_bytes + activations, None
 
 
 class MergeAdapterWeights(Pass):

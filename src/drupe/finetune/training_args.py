@@ -21,8 +21,8 @@ OF_NO_RESULT = ("save_steps", "logging_steps", "per_device_eval_batch_size")
 class TrainingArgs(Declared):
     """Defaults suit a LoRA of a small model; `max_steps`, where given, outweighs the epochs."""
 
-    seed: int = 42
-    data_seed: int = 42
+    seed: int = Field(default=42, ge=0, lt=2**32)
+    data_seed: int = Field(default=42, ge=0, lt=2**32)
     num_train_epochs: float = Field(default=3, gt=0)
     max_steps: int = -1
     """Steps of the optimizer, at least 1; -1: as the epochs give."""

@@ -10,6 +10,7 @@ from drupe.plan import Plan
 from drupe.preflight.estimates import Estimate
 from drupe.preflight.finding import Finding
 from drupe.preflight.machine import machine
+from drupe.preflight.providers import providers
 from drupe.preflight.texts import texts
 
 
@@ -22,6 +23,7 @@ def examine(planned: Plan, estimates: Mapping[str, Estimate]) -> list[Finding]:
         except DrupeError as fault:
             findings.append(Finding.blocker(fault))
     findings += machine(planned, estimates)
+    findings += providers(planned)
     if not planned.blockers:
         findings += texts(planned)
     if planned.workflow.strict:

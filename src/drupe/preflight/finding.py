@@ -25,7 +25,7 @@ class Finding:
     @property
     def text(self) -> str:
         """The finding in one line."""
-        return f"{self.where}: {self.what}. {self.remedy}".strip()
+        return f"{self.where}: {self.what.rstrip('.')}. {self.remedy}".strip()
 
     def to_json(self) -> dict[str, str]:
         """Return the finding as JSON values."""

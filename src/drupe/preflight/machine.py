@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from drupe.core.process import free_memory_bytes, total_memory_bytes
+from drupe.output import output_folder
 from drupe.plan import Plan
 from drupe.preflight.estimates import Estimate
 from drupe.preflight.finding import Finding
@@ -19,21 +20,29 @@ HOPELESS = 1.2
 
 def machine(planned: Plan, estimates: Mapping[str, Estimate]) -> Iterator[Finding]:
     """Yield what the disk of the cache and the memory are too small for."""
-    yield from disk(planned, estimates, _free_bytes(planned.cache.folder))
+    cache, output = planned.cache.folder, output_folder(planned)
+    yield from disk("engine.cache_dir", cache, _results(estimates), _free_bytes(cache))
+    if _there(cache).stat().st_dev != _there(output).stat().st_dev:  # else it is linked
+        delivered = estimates.get(planned.stages[-1])
+        needed = (delivered.output_bytes or 0) if delivered else 0
+        yield from disk("engine.output_dir", output, needed, _free_bytes(output))
     yield from memory(estimates, free_memory_bytes(), total_memory_bytes())
 
 
-def disk(planned: Plan, estimates: Mapping[str, Estimate], free: int) -> Iterator[Finding]:
-    """Yield whether the results fit into `free` bytes."""
-    needed = sum(each.output_bytes or 0 for each in estimates.values())
+def disk(where: str, folder: Path, needed: int, free: int) -> Iterator[Finding]:
+    """Yield whether `needed` bytes fit into the `free` ones of the folder's disk."""
     if needed <= CLOSE * free:
         return
     yield Finding(
         "blocker" if needed > free else "warning",
-        "engine.cache_dir",
-        f"the results take about {size(needed)}, and {planned.cache.folder} has {size(free)} left",
-        "Make room (drupe cache gc), or name a folder on a larger disk.",
+        where,
+        f"about {size(needed)} will be written, and the disk of {folder} has {size(free)} left",
+        "Make room (drupe cache gc drops results), or name a folder on a larger disk.",
     )
+
+
+def _results(estimates: Mapping[str, Estimate]) -> int:
+    return sum(each.output_bytes or 0 for each in estimates.values())
 
 
 def memory(estimates: Mapping[str, Estimate], free: int, total: int) -> Iterator[Finding]:
@@ -51,5 +60,8 @@ def memory(estimates: Mapping[str, Estimate], free: int, total: int) -> Iterator
 
 
 def _free_bytes(folder: Path) -> int:
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    return shutil.disk_usage(there).free
+    return shutil.disk_usage(_there(folder)).free
+
+
+def _there(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.parents) if place.exists())

@@ -107,14 +107,17 @@ DATA: Known = {
     "dataloader_config": Harmless(NOTHING, "training_args has the batch size"),
 }
 LOAD: Known = {
-    "type": Harmless(("huggingface_dataset", "local_dataset"), "data_name says what is read"),
+    "type": Refusal(
+        ("huggingface_dataset", "local_dataset", *NOTHING), "asks for other data", "Leave it out."
+    ),
     "trust_remote_code": Harmless((True, *NOTHING), "files of rows hold no code"),
     "subset": Refusal((*NOTHING, "default"), "names a configuration", "Name files."),
 }
 PREPROCESS: Known = {
-    "type": Harmless(
-        ("text_generation_huggingface_pre_process", "huggingface_pre_process"),
-        "strategy says what is made of the rows",
+    "type": Refusal(
+        ("text_generation_huggingface_pre_process", "huggingface_pre_process", *NOTHING),
+        "asks for other samples",
+        "Leave it out: strategy says what is made of the rows.",
     ),
     "model_name": Harmless((), "the tokenizer that lies with the model is used"),
     "task": Harmless(("text-generation", "text-generation-with-past"), "it is the model's"),
@@ -180,7 +183,9 @@ def _drop(owner: Any, table: Known) -> Iterator[Note]:
         origin = owner.drop(key)
         asks_nothing = any(_same(value, each) for each in known.asks_nothing)
         if isinstance(known, Refusal):
-            if not asks_nothing:
+            if asks_nothing:
+                yield Note("N14", origin.where, f"{origin.path} asks for nothing, and is left out")
+            else:
                 text = f"{origin.path} {known.what} ({short(value)}), which is not done here"
                 yield Note("N14", origin.where, text, "fault", known.remedy)
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 
 from drupe.config.dialects.rule import Note, maps, move, move_all, section
@@ -185,10 +186,18 @@ def data_root(config: Map) -> Iterator[Note]:
     origin = config.drop("data_root")
     for data in maps(config.get("data_configs")):
         load = data.get("load_dataset_config")
-        files = load.get("data_files") if isinstance(load, Map) else None
-        if isinstance(load, Map) and isinstance(files, str):
-            load.put("data_files", f"{root.rstrip('/')}/{files}", load.origins["data_files"])
+        if not isinstance(load, Map):
+            continue
+        files = load.get("data_files")
+        if isinstance(files, str):
+            load.put("data_files", _below(root, files), load.origins["data_files"])
+        elif isinstance(files, Items):
+            files[:] = [_below(root, each) if isinstance(each, str) else each for each in files]
     yield Note("N6", origin.where, f"{origin.path} is read into each data_files")
+
+
+def _below(root: str, file: str) -> str:
+    return file if PurePath(file).is_absolute() else f"{root.rstrip('/')}/{file}"
 
 
 def _lists(values: Any) -> list[Items]:

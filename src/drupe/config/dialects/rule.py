@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from drupe.config.source import Map, Origin
+from drupe.core.secrets import redacted
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def section(owner: Map, key: str, origin: Origin) -> Map:
 
 def short(value: Any) -> str:
     """Return a value as JSON, cut to what fits into a line."""
-    text = json.dumps(value, ensure_ascii=False)
+    text = redacted(json.dumps(value, ensure_ascii=False))
     return text if len(text) <= 60 else text[:57] + "..."
 
 
