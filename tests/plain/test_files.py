@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -219,20 +220,24 @@ def test_a_link_to_itself_is_refused(tmp_path: Path) -> None:
         files_below(tmp_path)
 
 
-@pytest.fixture
+@contextmanager
 def small_files() -> Iterator[None]:
-    """No file of this process may grow beyond 1000 bytes: a write fails in its middle."""
+    """No file of this process grows beyond 1000 bytes meanwhile: a write fails in its middle.
+
+    Around the call alone: what pytest itself writes may go into a larger file.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("put", [copy_whole, link_or_copy])
 def test_a_copy_that_fails_leaves_what_was_there(
     put: Callable[[Path, Path], None],
     tmp_path: Path,
-    request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "new").write_text("n" * 2000)
@@ -242,8 +247,7 @@ def test_a_copy_that_fails_leaves_what_was_there(
         raise PermissionError("no links here")
 
     monkeypatch.setattr(os, "link", refuse)
-    request.getfixturevalue("small_files")
-    with pytest.raises(OSError, match="File too large"):
+    with small_files(), pytest.raises(OSError, match="File too large"):
         put(tmp_path / "new", tmp_path / "place")
     assert (tmp_path / "place").read_text() == "old"
     assert listed(tmp_path) == ["new", "place"]
