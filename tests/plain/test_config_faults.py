@@ -221,7 +221,6 @@ def test_without_a_template_the_columns_are_looked_for(workspace: Workspace) -> 
     [
         (json.dumps({"phrase": "a", "tone": "b"}), {}),
         (json.dumps([{"phrase": "x" * 2**21, "ton": "b"}]), {}),  # more than a glance
-        ("[]", {}),
         (json.dumps(ROW), {"split": "train[1:]"}),
         ("any", {"data_name": "parquet"}),
         ('"phrase","tone"\n"a\n","b"', {"data_name": "csv"}),
@@ -238,6 +237,7 @@ def test_what_a_glance_does_not_tell_is_left_to_the_step(
     ("content", "source", "words"),
     [
         ("", {}, "data_files has no rows"),
+        ("[ ]\n", {}, "data_files has no rows"),
         (" \n", {"data_name": "csv"}, "data_files has no rows"),
         ("phrase,tone", {}, "which cannot be read as json: it begins with 'phrase,tone'"),
         ('{"phrase": "a",\n "tone" "b"}', {}, "which cannot be read as json: Expecting ':' deli"),

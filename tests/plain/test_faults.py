@@ -35,7 +35,7 @@ def delivered(workspace: Workspace) -> dict[str, bytes]:
 FAULTS = {
     "output below a file": (engine("output_dir", "config.json/out"), 2, "engine.output_dir: is "),
     "cache is a file": (engine("cache_dir", "config.json"), 2, "engine.cache_dir: is "),
-    "no model": (input_is("absent"), 2, "absent: is not a folder of files"),
+    "no model": (input_is("absent"), 2, '"absent" is not there ('),
     "unknown pass": (passes(back={"type": "Revers"}), 2, 'did you mean "Reverse"?'),
     "misspelt field": (passes(more={"type": "Append", "txt": "!"}), 2, 'did you mean "text"?'),
     "no such file": (passes(more={"type": "Append", "source": "no"}), 2, "no, which is not there"),

@@ -129,7 +129,7 @@ def test_a_pass_may_not_be_called_like_the_input(workspace: Workspace) -> None:
 
 def test_an_input_that_is_not_there_is_refused(workspace: Workspace) -> None:
     workspace.config["input_model"]["model_path"] = "absent"
-    with pytest.raises(DrupeError, match=r"absent: is not a folder of files \(files\): it lacks"):
+    with pytest.raises(Refused, match=r"input_model.model_path: \"absent\" is not there \("):
         workspace.plan()
 
 

@@ -170,4 +170,4 @@ def _json_columns(text: str, file: Path, name: str, *, whole: bool) -> tuple[str
 
 
 def _is_blank(file: Path) -> bool:
-    return file.stat().st_size < 1024 and not file.read_bytes().strip()
+    return file.stat().st_size < 1024 and b"".join(file.read_bytes().split()) in (b"", b"[]")

@@ -95,6 +95,9 @@ def locate_adapter(name: str, folder: Path, base: Model, digests: DigestMemo) ->
 def locate_files(name: str, folder: Path, digests: DigestMemo) -> Located:
     """Return a folder of any files as a model."""
     local = (folder / name).resolve()
+    if not local.exists():
+        what = f'"{name}" is not there ({local})'
+        raise Refused("input_model.model_path", what, "Give the folder of the files.")
     check_kind("files", local)
     return Located(Model("files", local, digests.folder(local, files_below(local))), local.name)
 
