@@ -58,6 +58,27 @@ def test_each_verb_has_a_help_with_two_examples(
     assert second.startswith(f"  drupe {verb} ")
 
 
+def test_help_of_a_verb(capsys: Captured) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["help", "plan"])
+    assert "usage: drupe plan" in capsys.readouterr().out
+    assert main(["help", "nothing"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["chat", ".", "--prompt", "x", "--choices", ","], '--choices: "," names 0\n'),
+        (["chat", ".", "--prompt", "x", "--choices", "a,a"], '--choices: "a,a" names 1\n'),
+        (["chat", ".", "--prompt", "x", "--max-length", "0"], "--max-length: is 0\n"),
+        (["run", "x.json", "-o", ""], "-o: names no folder\n"),
+    ],
+)
+def test_arguments_without_meaning(words: list[str], told: str, capsys: Captured) -> None:
+    assert main(words) == 2
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--dry_run", "--dry-run"])
 def test_underscores_are_read_as_dashes(
     option: str, workspace: Workspace, capsys: Captured

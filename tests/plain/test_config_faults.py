@@ -31,14 +31,14 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def faults(workspace: Workspace) -> list[tuple[str, str]]:
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError, match="Nothing was run") as told:
         load(workspace.write())
     return [(fault.what, fault.remedy) for fault in told.value.faults]
 
 
 def fault_at(workspace: Workspace, text: str) -> tuple[str, str]:
     """Return the one fault, which is told on the line that holds `text`."""
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError, match="Nothing was run") as told:
         load(workspace.write())
     [fault] = told.value.faults
     lines = workspace.file.read_text().split("\n")

@@ -114,7 +114,7 @@ def test_batches_are_of_equal_length_and_bounded(
 
 def test_another_provider_is_not_run_here(onnx: Model, tmp_path: Path) -> None:
     target = Target(provider="CUDAExecutionProvider")
-    with pytest.raises(NotRunHereError):
+    with pytest.raises(NotRunHereError, match="CUDA"):
         open_runtime(onnx, target, 1)
     events: list[dict[str, object]] = []
     metric = Accuracy(data_config=data(tmp_path, tone_rows(20)), target=target)

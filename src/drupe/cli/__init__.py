@@ -39,12 +39,14 @@ def main(arguments: list[str] | None = None) -> int:
     0 done, 1 a step failed, 2 refused before any work, 130 interrupted.
     """
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or words[0] in ("-h", "--help") or words == ["help"]:
         print(_help())
         return 0
     if words[0] in ("-V", "--version"):
         print(f"drupe {__version__}")
         return 0
+    if words[0] == "help" and words[1] in VERBS:
+        words = [words[1], "--help"]
     if words[0] not in VERBS and words[0] not in HIDDEN:
         return _unknown(words[0])
     return _run(words[0], words[1:])

@@ -32,8 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Answer the prompt, or one line after the other; return 0."""
-    if arguments.choices and arguments.prompt is None:
+    choices = _choices(arguments.choices)
+    if choices and arguments.prompt is None:
         raise Refused("--choices", "needs a --prompt", 'Write: --prompt "..." --choices a,b')
+    if arguments.max_length < 1:
+        raise Refused("--max-length", f"is {arguments.max_length}", "Give a number of tokens.")
     chat = _chat(model_below(arguments.output))
     if arguments.prompt is not None:
         _answer(chat, arguments.prompt, arguments)
@@ -59,10 +62,21 @@ def _chat(folder: Path) -> Any:
         raise Refused("drupe chat", f"needs {fault.name}, which is not here", remedy) from fault
 
 
+def _choices(written: str | None) -> list[str]:
+    """Return the choices of --choices; raises Refused for fewer than two."""
+    if written is None:
+        return []
+    found = list(dict.fromkeys(filter(None, map(str.strip, written.split(",")))))
+    if len(found) < 2:
+        raise Refused("--choices", f'"{written}" names {len(found)}', "Give two or more: a,b")
+    return found
+
+
 def _answer(chat: Any, prompt: str, arguments: argparse.Namespace) -> None:
-    if arguments.choices:
-        choices = [choice.strip() for choice in arguments.choices.split(",")]
-        for choice, probability in chat.choose(prompt, choices, raw=arguments.raw):
+    if arguments.choices is not None:
+        for choice, probability in chat.choose(
+            prompt, _choices(arguments.choices), raw=arguments.raw
+        ):
             print(f"{choice}\t{probability:.3f}")
         return
     for piece in chat.stream(prompt, max_length=arguments.max_length, raw=arguments.raw):

@@ -24,13 +24,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `drupe doctor`."""
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument(
-        "--cache", metavar="DIR", type=Path, default=Path(".drupe-cache"), help="the cache to see"
+        "--cache-dir",
+        metavar="DIR",
+        type=Path,
+        default=Path(".drupe-cache"),
+        help="the cache to look at",
     )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what was found; return 1 when something is broken."""
-    findings = examine(arguments.cache)
+    findings = examine(arguments.cache_dir)
     broken = sum(finding.state == "broken" for finding in findings)
     if arguments.json:
         lines = [finding.to_json() for finding in findings]

@@ -32,6 +32,8 @@ def read_job(arguments: argparse.Namespace, verb: str) -> Workflow:
     """Return the workflow that the arguments of `drupe VERB` name, changed as they say."""
     if bool(arguments.file) == bool(arguments.config):
         raise Refused(f"drupe {verb}", "needs one config", f"Write: drupe {verb} FILE")
+    if arguments.output == "":
+        raise Refused("-o", "names no folder", "Write: -o DIR")
     file = Path(arguments.file or arguments.config)
     return load(
         file,

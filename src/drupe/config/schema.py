@@ -122,10 +122,10 @@ class EngineConfig(Section):
     evaluate: Literal["every-step", "ends", "none"] = "every-step"
     """How much is measured: each stage, the first and the last, or nothing."""
     search_strategy: None = None
-    cache_dir: str = ".drupe-cache"
+    cache_dir: str = Field(default=".drupe-cache", min_length=1)
     cache_quota: Size | None = None
     """How large the cache may grow, "20GB": the results least recently used go after a run."""
-    output_dir: str = "drupe-output"
+    output_dir: str = Field(default="drupe-output", min_length=1)
     log_severity_level: int = Field(default=1, ge=0, le=4)
     """What the terminal tells: 0 and 1 notes too, 2 warnings, 3 and 4 errors alone."""
     execution_providers: list[str] | None = None
