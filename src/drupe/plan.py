@@ -303,7 +303,7 @@ class _Chain:
                 self._blockers.add(_not_fetched(f"{dataset.name}.data_files", files))
                 parents = ("",)
         with self._blockers:
-            parts = operation.key_parts(registered, parents, self._content_digest(name, operation))
+            parts = operation.key_parts(registered, parents, self._content_digest(name))
             key = value_digest(parts) if all(parents) else ""
         contents = [self._digests[read] for read in reads]
         known = tuple(content for content in contents if content is not None)
@@ -317,18 +317,12 @@ class _Chain:
             Step(name, role, stage, reads, registered, operation, parents, key, hit, parts)
         )
 
-    def _content_digest(self, name: str, operation: Operation) -> Callable[[Path], str]:
-        fields = {
-            file: f"data_configs.{dataset.name}.load_dataset_config.data_files"
-            for dataset in _datasets_of(operation)
-            for file in dataset.load_dataset_config.local_files
-        }
-
+    def _content_digest(self, name: str) -> Callable[[Path], str]:
         def digest(path: Path) -> str:
             if path.is_dir():
                 return self._cache.digests.folder(path, files_below(path))
             if not path.is_file():
-                where = fields.get(path, name)
+                where = self._workflow.places.get(path, name)
                 raise Refused(where, f"names {path}, which is not there", "Mend the path.")
             return self._cache.digests.digest(path)
 

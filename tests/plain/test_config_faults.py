@@ -19,6 +19,7 @@ TEMPLATE = "{phrase} {tone}"
 def workspace(tmp_path: Path) -> Workspace:
     """A config with a LoRA on rows of which nothing is wrong."""
     made = Workspace(tmp_path / "workspace")
+    (made.folder / "rows.json").write_text('{"phrase": "a", "tone": "b"}\n')
     made.config["data_configs"] = [
         {
             "name": "rows",
@@ -257,6 +258,7 @@ def test_another_encoding(workspace: Workspace) -> None:
 
 
 def test_a_folder_is_no_file_of_rows(workspace: Workspace) -> None:
+    (workspace.folder / "rows.json").unlink()
     (workspace.folder / "rows.json").mkdir()
     assert "which is a folder" in fault_at(workspace, '"data_files"')[0]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -134,6 +135,23 @@ def test_every_key_of_the_pages_cloud_config_is_read() -> None:
         relative_path="Your train_data.json Azure ML Location",
     )
     assert lora.train_data_config.load_dataset_config.local_files == ()
+
+
+def test_a_missing_data_file_is_told_with_the_other_faults_or_by_the_plan(
+    workspace: Workspace,
+) -> None:
+    data = {"name": "rows", "load_dataset_config": {"data_files": "absent.json"}}
+    workspace.config["data_configs"] = [data]
+    workspace.passes(lora={"type": "LoRA", "train_data_config": "rows", "lora_rr": 1})
+    told = faults(workspace)
+    place = "data_configs[0].load_dataset_config.data_files"
+    file = workspace.folder / "absent.json"
+    line = line_of(workspace, "absent.json")
+    assert told[1] == (line, f"{place} names {file}, which is not there", "Mend the path.")
+    assert len(told) == 2
+    del workspace.config["passes"]["lora"]["lora_rr"]
+    with pytest.raises(Refused, match=rf"config.json:\d+: {re.escape(place)}: names .*absent"):
+        make(load(workspace.write()))
 
 
 def faults(workspace: Workspace) -> list[tuple[int, str, str]]:

@@ -27,6 +27,20 @@ class Document:
         self.folder = folder
         self.faults: list[Fault] = []
         self.notes: list[Said] = []
+        self.places: dict[Path, str] = {}  # where each data file that is used is named
+
+    def absent_files(self) -> list[Fault]:
+        """Return a fault for each data file that is used and not there."""
+        remedy = "Mend the path."
+        return [
+            Fault(
+                place.partition(": ")[0],
+                f"{place.partition(': ')[2]} names {file}, which is not there",
+                remedy,
+            )
+            for file, place in self.places.items()
+            if not file.exists()
+        ]
 
     def at(self, place: Place) -> Any:
         """Return the value at `place`, or None."""

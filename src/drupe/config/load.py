@@ -43,9 +43,16 @@ def load(
     if strict:
         document.faults += [_as_fault(said) for said in told if said.level == "warning"]
     if document.faults:
-        raise ConfigError(str(file), dict.fromkeys(document.faults))
+        # What the plan would find later is told with the rest: one round of mending.
+        raise ConfigError(str(file), dict.fromkeys([*document.faults, *document.absent_files()]))
     assert workflow is not None
-    return dataclasses.replace(workflow, notes=tuple(told), settings=settings, strict=strict)
+    return dataclasses.replace(
+        workflow,
+        notes=tuple(told),
+        settings=settings,
+        strict=strict,
+        places=dict(document.places),
+    )
 
 
 def canonical(file: Path, settings: Iterable[str] = ()) -> tuple[Map, list[Note], list[Fault]]:

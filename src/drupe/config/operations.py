@@ -10,7 +10,7 @@ from drupe.config.document import Document
 from drupe.config.effects import idle_fields
 from drupe.config.faults import Place
 from drupe.config.schema import EngineConfig, NamedMetric, NamedPass, Said
-from drupe.config.source import Map
+from drupe.config.source import Map, origin_of
 from drupe.core.dataset import Dataset
 from drupe.core.errors import Refused, nearest
 from drupe.core.operation import Metric, Operation, Pass
@@ -27,6 +27,7 @@ class Operations:
 
     def __init__(self, document: Document) -> None:
         self._document = document
+        self._checked: dict[str, Dataset] = {}
         self._datasets = self._read_datasets()
 
     def _read_datasets(self) -> dict[str, Place]:
@@ -48,6 +49,8 @@ class Operations:
                 )
             if isinstance(name, str):
                 found[name] = place
+            if dataset is not None:
+                self._checked[dataset.name] = dataset
         return found
 
     def passes(self, target: Target) -> list[NamedPass]:
@@ -158,6 +161,14 @@ class Operations:
             if self._document.refuse_if(check_files, dataset, files):
                 self._document.refuse_if(check_columns, dataset, template if by_template else named)
 
+    def _note_places(self, name: str) -> None:
+        """Write down where the files of a data config that is used are named."""
+        place = (*self._datasets[name], "load_dataset_config", "data_files")
+        origin = origin_of(self._document.root, place)
+        if name in self._checked:
+            for file in self._checked[name].load_dataset_config.local_files:
+                self._document.places[file] = f"{origin.where}: {origin.path}"
+
     def _resolve_data_configs(self, entry: Map, fields: dict[str, Any], place: Place) -> bool:
         """Put what a field ending in data_config names in its place; return whether all exist."""
         for key, name in fields.items():
@@ -170,6 +181,7 @@ class Operations:
                     f"Known: {', '.join(self._datasets) or 'none'}.",
                 )
                 return False
+            self._note_places(name)
             # In the tree as well: faults below are then told where they were written.
             fields[key] = entry[key] = self._document.at(self._datasets[name])
         return True

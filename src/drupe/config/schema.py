@@ -6,7 +6,8 @@ listed here: their classes are their schema, found by name in the catalog.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
@@ -172,6 +173,7 @@ class Workflow:
     raw: the canonical config as JSON values, for the lock file.
     notes: one line for each thing that was read otherwise than it was written.
     settings: what was said in place of the file's values. strict: a warning is a fault.
+    places: where each data file is named, "config.json:12: data_configs[0]. ...".
     """
 
     file: str
@@ -185,3 +187,4 @@ class Workflow:
     host: Host = Host()
     settings: tuple[str, ...] = ()
     strict: bool = False
+    places: dict[Path, str] = field(default_factory=dict, compare=False)
