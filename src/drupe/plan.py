@@ -121,7 +121,17 @@ def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -
     if planned.to_run and not told:  # a cache that cannot be written serves what it holds
         with blockers:
             check_writable(cache.folder, CACHE_FIELD)
-    return replace(planned, blockers=tuple(blockers.found))
+    return replace(planned, blockers=tuple(placed(fault, workflow) for fault in blockers.found))
+
+
+def placed(fault: DrupeError, workflow: Workflow) -> DrupeError:
+    """Return a fault with the line of the config that it is about, where one is."""
+    step = fault.where.partition(" (")[0].partition(": ")[0]
+    for place in (fault.where, f"passes.{step}"):
+        if place in workflow.lines:
+            fault.where = f"{workflow.lines[place]}: {fault.where}"
+            break
+    return fault
 
 
 class _Blockers:

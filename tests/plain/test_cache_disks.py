@@ -69,7 +69,8 @@ def test_a_file_where_a_folder_should_be_is_refused_before_work(
     place = (workspace.cache / name).resolve()
     place.parent.mkdir(exist_ok=True)
     place.write_text("mine")
-    words = rf"^engine\.cache_dir: is {workspace.cache}, but {place} is a file\n  Move it away"
+    told = rf"^config\.json:\d+: engine\.cache_dir: is {workspace.cache}"
+    words = rf"{told}, but {place} is a file\n  Move it away"
     with pytest.raises(DrupeError, match=words):
         workspace.run()
     assert (workspace.heard.ran, place.read_text()) == ([], "mine")

@@ -173,7 +173,9 @@ def test_a_folder_that_is_a_file_is_refused_before_any_work(
 ) -> None:
     (tmp_path / "a file").write_text("mine")
     workspace.config["engine"][key] = str(tmp_path / "a file")
-    with pytest.raises(Refused, match=rf"^engine.{key}: is .*a file, but .*a file is a file\n"):
+    with pytest.raises(
+        Refused, match=rf"^config\.json:\d+: engine.{key}: is .*a file, but .*a file is a file\n"
+    ):
         workspace.run()
     assert (tmp_path / "a file").read_text() == "mine"
 

@@ -98,7 +98,7 @@ def test_a_data_file_is_in_the_key_by_its_content(workspace: Workspace) -> None:
 
 def test_a_data_file_that_is_not_there_is_refused(workspace: Workspace) -> None:
     workspace.passes(more={"type": "Append", "source": "absent.txt"})
-    words = r"^more: names .*absent\.txt, which is not there\n  Mend the path\.$"
+    words = r"^config\.json:\d+: more: names .*absent\.txt, which is not there\n  Mend the path\.$"
     with pytest.raises(Refused, match=words):
         workspace.plan()
 
@@ -106,8 +106,8 @@ def test_a_data_file_that_is_not_there_is_refused(workspace: Workspace) -> None:
 def test_a_chain_that_does_not_fit_is_refused_before_any_work(workspace: Workspace) -> None:
     workspace.passes(back={"type": "Reverse"}, merge={"type": "MergeAdapterWeights"})
     words = (
-        r"^merge \(MergeAdapterWeights\): works on hf-adapter, but what comes before gives files"
-        r"\n  Mend the order of the passes\.$"
+        r"^config\.json:\d+: merge \(MergeAdapterWeights\): works on hf-adapter, "
+        r"but what comes before gives files\n  Mend the order of the passes\.$"
     )
     with pytest.raises(Refused, match=words):
         workspace.run()
@@ -123,7 +123,9 @@ def test_a_name_that_is_no_folders_is_refused(name: str, workspace: Workspace) -
 
 def test_a_pass_may_not_be_called_like_the_input(workspace: Workspace) -> None:
     workspace.config["passes"] = {"input model": {"type": "Reverse"}}
-    with pytest.raises(Refused, match=r"^passes.input model: is a stage's own name"):
+    with pytest.raises(
+        Refused, match=r"^config\.json:\d+: passes.input model: is a stage's own name"
+    ):
         workspace.plan()
 
 
@@ -142,7 +144,9 @@ def test_an_input_with_a_link_that_leads_out_is_refused(workspace: Workspace) ->
 @pytest.mark.parametrize("key", ["cache_dir", "output_dir"])
 def test_a_run_may_not_write_into_its_input(key: str, workspace: Workspace) -> None:
     workspace.config["engine"][key] = "input/below"
-    with pytest.raises(Refused, match=rf"^engine\.{key}: .*lies in the input model's folder"):
+    with pytest.raises(
+        Refused, match=rf"^config\.json:\d+: engine\.{key}: .*lies in the input model's folder"
+    ):
         workspace.plan()
 
 

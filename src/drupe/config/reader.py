@@ -12,7 +12,7 @@ from drupe.config.faults import Place
 from drupe.config.lints import lints
 from drupe.config.operations import Operations
 from drupe.config.schema import SYSTEM_TYPES, EngineConfig, InputModel, Said, Workflow
-from drupe.config.source import Items, Map
+from drupe.config.source import Items, Map, lines_of
 from drupe.config.target import Systems, choose, findings, host, notes
 from drupe.core.errors import Refused, nearest
 from drupe.core.resource import AzureMLClient
@@ -37,7 +37,7 @@ class Reader:
         """Return the workflow, or None when a section has faults."""
         self._check_sections()
         document = self._document
-        raw = json.loads(json.dumps(document.root))
+        raw, lines = json.loads(json.dumps(document.root)), lines_of(document.root)
         engine = document.section(EngineConfig, ("engine",)) or EngineConfig()
         if output is not None:
             engine = engine.model_copy(update={"output_dir": str(Path(output).resolve())})
@@ -62,6 +62,7 @@ class Reader:
             target=chosen,
             host=host(engine, systems, system),
             raw=raw,
+            lines=lines,
             notes=(),
         )
 

@@ -173,7 +173,8 @@ class Workflow:
     raw: the canonical config as JSON values, for the lock file.
     notes: one line for each thing that was read otherwise than it was written.
     settings: what was said in place of the file's values. strict: a warning is a fault.
-    places: where each data file is named, "config.json:12: data_configs[0]. ...".
+    places: where each data file is named, "config.json:12: data_configs[0]. ...". lines: where
+    each entry of `raw` was written, {"passes.lora": "config.json:30"}.
     """
 
     file: str
@@ -188,3 +189,4 @@ class Workflow:
     settings: tuple[str, ...] = ()
     strict: bool = False
     places: dict[Path, str] = field(default_factory=dict, compare=False)
+    lines: dict[str, str] = field(default_factory=dict, compare=False)

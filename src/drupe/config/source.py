@@ -230,6 +230,19 @@ class _Parser:
         return f"{self._name}:{bisect.bisect_left(self._newlines, position) + 1}"
 
 
+def lines_of(value: Map | Items, path: str = "") -> dict[str, str]:
+    """Return {path: where it was written} of every entry below `value`."""
+    found: dict[str, str] = {}
+    entries: Any = value.items() if isinstance(value, Map) else enumerate(value)
+    for key, inner in entries:
+        place = f"{path}[{key}]" if isinstance(value, Items) else f"{path}.{key}".lstrip(".")
+        if (isinstance(value, Map) and key in value.origins) or isinstance(value, Items):
+            found[place] = value.origins[key].where
+        if isinstance(inner, Map | Items):
+            found |= lines_of(inner, place)
+    return found
+
+
 def origin_of(root: Map, place: tuple[str | int, ...]) -> Origin:
     """Return the origin of the entry at `place`, or of the nearest entry around it."""
     value: Any = root

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from drupe.core.errors import DrupeError, Refused
 from drupe.output import refuse_foreign
-from drupe.plan import Plan
+from drupe.plan import Plan, placed
 from drupe.preflight.estimates import Estimate
 from drupe.preflight.finding import Finding
 from drupe.preflight.machine import machine
@@ -21,7 +21,7 @@ def examine(planned: Plan, estimates: Mapping[str, Estimate]) -> list[Finding]:
         try:
             refuse_foreign(planned)
         except DrupeError as fault:
-            findings.append(Finding.blocker(fault))
+            findings.append(Finding.blocker(placed(fault, planned.workflow)))
     findings += machine(planned, estimates)
     findings += providers(planned)
     if not planned.blockers:
