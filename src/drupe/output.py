@@ -24,7 +24,7 @@ from drupe.core.files import (
     link_or_copy,
     write_atomic,
 )
-from drupe.core.operation import installed_version
+from drupe.core.libraries import library_version
 from drupe.core.secrets import redacted_values
 from drupe.outcome import Outcome
 from drupe.plan import Plan
@@ -171,7 +171,7 @@ def _stages(outcome: Outcome) -> list[dict[str, Any]]:
 
 def _libraries(planned: Plan) -> dict[str, str | None]:
     names = sorted({name for step in planned.steps for name in step.operation.libraries})
-    return {name: installed_version(name) for name in names}
+    return {name: library_version(name) for name in names}
 
 
 def lock(planned: Plan) -> dict[str, Any]:

@@ -88,8 +88,8 @@ def test_what_drupe_itself_needs_is_held_to(site: Path) -> None:
 @pytest.mark.parametrize(
     ("one", "other", "subject"),
     [
-        ("onnxruntime", "onnxruntime-gpu", "ONNX Runtime"),
-        ("onnxruntime-genai", "onnxruntime-genai-cuda", "ONNX Runtime GenAI"),
+        ("onnxruntime", "onnxruntime-gpu", "onnxruntime"),
+        ("onnxruntime-genai", "onnxruntime-genai-cuda", "onnxruntime-genai"),
         ("drupe-olive", "olive-ai", "olive"),
     ],
 )

@@ -12,7 +12,6 @@ the kind of its input before the run, the kind of its output and the unharmed in
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,6 +21,7 @@ from drupe.core.declared import Declared
 from drupe.core.digest import identity, value_digest
 from drupe.core.errors import ContractError, Refused
 from drupe.core.job import Job
+from drupe.core.libraries import library_version
 from drupe.core.model import KINDS, Model, missing_files
 from drupe.core.target import Target
 
@@ -59,13 +59,13 @@ class Operation(Declared):
             "operation": name,
             "version": self.version,
             "fields": self.key_form(digest),
-            "libraries": {library: installed_version(library) for library in self.libraries},
+            "libraries": {library: library_version(library) for library in self.libraries},
             "parents": list(parents),
         }
 
     def missing_libraries(self) -> list[str]:
         """Return which of the deciding libraries are not installed."""
-        return [library for library in self.libraries if installed_version(library) is None]
+        return [library for library in self.libraries if library_version(library) is None]
 
     def refusal(self, kind: str, target: Target) -> Refused | None:
         """Return why this operation cannot work on a model of `kind` for `target`, or None.
@@ -184,14 +184,6 @@ class Metric(Operation):
                 f"changed the model {model.path} that it measures",
                 "Developer of this metric: write below `out` only.",
             )
-
-
-def installed_version(distribution: str) -> str | None:
-    """Return the installed version of a distribution without importing it, or None."""
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _marks(folder: Path) -> dict[str, str]:

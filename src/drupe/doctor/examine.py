@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
-from drupe.core.operation import installed_version
+from drupe.core.libraries import library_version
 from drupe.doctor.finding import Finding
 from drupe.doctor.machine import machine
-from drupe.doctor.packages import FAMILIES, packages
+from drupe.doctor.packages import packages
 from drupe.doctor.providers import providers
 from drupe.doctor.settings import settings
 
@@ -21,6 +21,6 @@ def examine(cache: Path) -> list[Finding]:
     except PackageNotFoundError:
         remedy = "Install it: pip install drupe (from its source: pip install -e .)"
         findings.append(Finding("drupe", "note", "runs from a folder, not installed", remedy))
-    if any(installed_version(name) for name in FAMILIES["ONNX Runtime"]):
+    if library_version("onnxruntime"):
         findings += providers()
     return [*findings, *settings(cache)]

@@ -7,27 +7,10 @@ from importlib.metadata import Distribution, distributions, version
 
 from packaging.requirements import Requirement
 
-from drupe.core.operation import installed_version
+from drupe.core.libraries import FAMILIES, installed_version
 from drupe.doctor.finding import Finding
 
 DEVELOPMENT = "development"
-# Each of a family writes the same files: the last one installed wins, in part.
-FAMILIES = {
-    "ONNX Runtime": (
-        "onnxruntime",
-        "onnxruntime-gpu",
-        "onnxruntime-directml",
-        "onnxruntime-openvino",
-        "onnxruntime-qnn",
-        "onnxruntime-webgpu",
-        "onnxruntime-training",
-    ),
-    "ONNX Runtime GenAI": (
-        "onnxruntime-genai",
-        "onnxruntime-genai-cuda",
-        "onnxruntime-genai-directml",
-    ),
-}
 
 
 def packages(distribution: Distribution) -> Iterator[Finding]:
@@ -83,11 +66,11 @@ def _extra(extra: str, requirements: list[Requirement]) -> Finding:
 def _families() -> Iterator[Finding]:
     """Tell families of which two members are installed: they overwrite each other's files."""
     installed = {(found.metadata["Name"] or "").lower() for found in distributions()}
-    for family, members in FAMILIES.items():
+    for library, members in FAMILIES.items():
         there = [member for member in members if member in installed]
         if len(there) > 1:
             yield Finding(
-                family,
+                library,
                 "broken",
                 f"{' and '.join(there)} overwrite each other's files",
                 f"pip uninstall {' '.join(there)}; then install one of them "

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from drupe.core.effects import Idle
 from drupe.core.errors import Refused
+from drupe.core.libraries import library_version
 from drupe.core.model import Model
-from drupe.core.operation import Metric, Pass, installed_version
+from drupe.core.operation import Metric, Pass
 from drupe.core.target import Target
 
 EXPORT_PRELOAD = (
@@ -57,7 +58,7 @@ ARCHITECTURES = (
 
 def builder_is_known() -> bool:
     """Return whether the builder that is installed is the one of which ARCHITECTURES tells."""
-    return (installed_version("onnxruntime-genai") or "").startswith(f"{BUILDER}.")
+    return (library_version("onnxruntime-genai") or "").startswith(f"{BUILDER}.")
 
 
 class ExportGenAI(Pass):

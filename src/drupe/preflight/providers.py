@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from drupe.core.libraries import installed_version
 from drupe.core.model import KINDS
-from drupe.core.operation import installed_version
 from drupe.plan import INPUT, Plan
 from drupe.preflight.finding import Finding
 

@@ -6,7 +6,7 @@ import json
 
 import drupe
 from drupe.core.dataset import Dataset
-from drupe.core.operation import installed_version
+from drupe.core.libraries import library_version
 from drupe.outcome import Outcome
 from drupe.plan import Plan
 from drupe.report.table import markdown
@@ -87,7 +87,7 @@ def _verified(outcome: Outcome) -> str:
     runtime = "onnxruntime" if outcome.final.kind == "onnx-genai" else "torch"
     if not measured:
         return "nothing: the target's provider is not on the machine that built it."
-    version = installed_version(runtime)
+    version = library_version(runtime)
     return f"{outcome.plan.workflow.target.provider} ({runtime} {version}): {measured}."
 
 

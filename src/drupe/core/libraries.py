@@ -1,0 +1,48 @@
+"""Installed distributions and their versions, found without importing them.
+
+ONNX Runtime and ONNX Runtime GenAI are each published under several names, of which an
+environment holds one: whoever asks for the plain name is answered by the one that is there.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+# Each of a family writes the same files: where two are installed, the last one wins, in part.
+FAMILIES = {
+    "onnxruntime": (
+        "onnxruntime",
+        "onnxruntime-gpu",
+        "onnxruntime-directml",
+        "onnxruntime-openvino",
+        "onnxruntime-qnn",
+        "onnxruntime-webgpu",
+        "onnxruntime-training",
+    ),
+    "onnxruntime-genai": (
+        "onnxruntime-genai",
+        "onnxruntime-genai-cuda",
+        "onnxruntime-genai-directml",
+    ),
+}
+
+
+def installed_version(distribution: str) -> str | None:
+    """Return the installed version of exactly this distribution, or None."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def library_version(library: str) -> str | None:
+    """Return the version of a library, whichever of its distributions holds it, or None.
+
+    "1.31.1" for the distribution of that name, "1.31.1 (onnxruntime-gpu)" for a sibling: their
+    kernels differ, so a key tells them apart.
+    """
+    for distribution in FAMILIES.get(library, (library,)):
+        version = installed_version(distribution)
+        if version is not None:
+            return version if distribution == library else f"{version} ({distribution})"
+    return None
