@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from drupe.cli import main
 from drupe.core.journal import Measured, journal_file, read_journal, write_down
-from drupe.preflight.estimates import IMPORTS_BYTES, Estimate, fitted
+from drupe.core.operation import Metric
+from drupe.preflight.estimates import IMPORTS_BYTES, Estimate, by_rule, fitted
 from drupe.preflight.machine import disk, memory
 from tests.plain.conftest import Workspace, tree
 
@@ -139,18 +140,39 @@ def test_the_five_nearest_decide_by_their_median() -> None:
     estimate = fitted(known[:3], work=20, model_bytes=200)
     assert estimate == Estimate(2.0, IMPORTS_BYTES + 100, 100, "3 runs here", measured=True)
     assert fitted([], 20, 200) is None
-    far = fitted(known[:1], work=100_000, model_bytes=10_000)
-    assert far is not None
-    assert far.basis == "1 run here, of another size"
-    assert far.seconds == 10_000
 
 
-@given(st.lists(st.floats(1, 1e12), min_size=1, max_size=8), st.floats(1, 1e12))
-def test_time_grows_with_the_work(works: Sequence[float], work: float) -> None:
-    known = [measured(each, each / 7, 10**6) for each in works]
+@given(st.lists(st.floats(0.26, 3.9), min_size=1, max_size=8), st.floats(1, 1e12))
+def test_time_grows_with_the_work(factors: Sequence[float], work: float) -> None:
+    known = [measured(work * each, work * each / 7, 10**6) for each in factors]
     estimate = fitted(known, work, 10**6)
     assert estimate is not None
     assert estimate.seconds == pytest.approx(work / 7)
+
+
+class Ruled(Metric):
+    """One second for a unit of work, a third of the model in memory."""
+
+    def rule_of_thumb(self, work: float, model_bytes: int) -> tuple[float, int, int]:
+        return work, model_bytes // 3, 0
+
+
+class Unruled(Metric):
+    """An operation that says nothing of its cost, as a plug-in's may."""
+
+
+@pytest.mark.parametrize(("factor", "pace"), [(1, 1), (2, 2), (0.5, 0.5), (30, 4), (0.01, 0.25)])
+def test_a_tiny_model_tells_the_pace_for_a_large_one_and_nothing_else(
+    factor: float, pace: float
+) -> None:
+    known = [measured(work, work * factor, 100, peak=10**9) for work in (10, 11, 12)]
+    assert fitted(known, work=10**6, model_bytes=10**7) is None
+    estimate = by_rule(Ruled(), 10**6, 3 * 10**7, known)
+    basis = "rule of thumb, at the pace of 3 runs here"
+    assert estimate == Estimate(10**6 * pace, 10**7, 0, basis)
+    assert by_rule(Unruled(), 10**6, 10**7, known).basis == "3 runs here, of another size"
+    assert by_rule(Unruled(), 10**6, 10**7, known).seconds is None
+    assert by_rule(Unruled(), 10**6, 10**7).basis == "nothing measured yet"
 
 
 def test_a_journal_survives_what_may_happen_to_it(tmp_path: Path) -> None:

@@ -1,8 +1,14 @@
 """What each step will take: fitted to what this machine measured, else by a rule of thumb.
 
-Time is taken as proportional to the work, memory as what importing takes plus a share of the
-model, the output as a share of the model. Of the steps measured here, the five nearest in size
-decide, by their median.
+| measured on this machine        | the estimate                                                     |
+|---------------------------------|------------------------------------------------------------------|
+| steps of about this size        | in proportion to them: time to the work, memory to what importing |
+|                                 | takes and a share of the model, the output to the model           |
+| steps of another size alone     | the operation's rule of thumb, its time at the pace of this       |
+|                                 | machine: a tiny model's memory says nothing of a large one's      |
+| nothing                         | the rule of thumb; without one, nothing                           |
+
+Of the steps measured here, the five nearest in size decide, by their median.
 """
 
 from __future__ import annotations
@@ -10,7 +16,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from drupe.core.journal import Measured, journal_file, read_journal
@@ -19,6 +25,8 @@ from drupe.core.operation import Operation
 from drupe.plan import INPUT, Plan, Step
 
 NEAREST = 5
+ALIKE = math.log(4)  # steps within this factor, in work and in model, are of about one size
+PACE_MOST = 4.0  # what sets a machine apart from the one of the rules; more is the step's size
 IMPORTS_BYTES = 300 * 10**6  # what a worker holds before it reads a model: see ARCHITECTURE.md
 
 
@@ -59,7 +67,9 @@ def estimates(planned: Plan) -> dict[str, Estimate]:
         model_bytes = sizes[step.reads[0]]
         work = step.operation.work_units(model_bytes)
         same = [each for each in known if each.operation == operation_name(step)]
-        estimate = fitted(same, work, model_bytes) or by_rule(step.operation, work, model_bytes)
+        estimate = fitted(same, work, model_bytes) or by_rule(
+            step.operation, work, model_bytes, same
+        )
         if step.role == "pass":
             # An adapter is worked on with its base.
             has_base = KINDS[step.operation.gives].has_base
@@ -71,10 +81,17 @@ def estimates(planned: Plan) -> dict[str, Estimate]:
 
 
 def fitted(known: Sequence[Measured], work: float, model_bytes: int) -> Estimate | None:
-    """Return the estimate that the nearest of `known` gives, or None where there are none."""
-    if not known or work <= 0 or model_bytes <= 0:
+    """Return the estimate that those of `known` give that are of about this size, or None."""
+    if work <= 0 or model_bytes <= 0:
         return None
-    nearest = sorted(known, key=lambda each: _distance(each.work, work))[:NEAREST]
+    alike = [
+        each
+        for each in known
+        if max(_distance(each.work, work), _distance(each.model_bytes, model_bytes)) <= ALIKE
+    ]
+    if not alike:
+        return None
+    nearest = sorted(alike, key=lambda each: _distance(each.work, work))[:NEAREST]
 
     def median(values: Sequence[float]) -> float:
         return statistics.median(values)
@@ -84,25 +101,44 @@ def fitted(known: Sequence[Measured], work: float, model_bytes: int) -> Estimate
         min(each.peak_bytes, IMPORTS_BYTES) + max(0, each.peak_bytes - IMPORTS_BYTES) * share
         for each, share in zip(nearest, shares, strict=True)
     ]
-    runs = "1 run" if len(nearest) == 1 else f"{len(nearest)} runs"
-    far = "" if _distance(nearest[0].work, work) <= math.log(4) else ", of another size"
     return Estimate(
         seconds=median([each.seconds * work / max(each.work, 1e-9) for each in nearest]),
         peak_bytes=int(median(peaks)),
         output_bytes=int(
             median([each.output_bytes * share for each, share in zip(nearest, shares, strict=True)])
         ),
-        basis=f"{runs} here{far}",
+        basis=f"{_runs(len(nearest))} here",
         measured=True,
     )
 
 
-def by_rule(operation: Operation, work: float, model_bytes: int) -> Estimate:
-    """Return what the operation itself says of its cost."""
+def by_rule(
+    operation: Operation, work: float, model_bytes: int, known: Sequence[Measured] = ()
+) -> Estimate:
+    """Return what the operation itself says of its cost, at the pace of `known` ones here."""
     seconds, peak_bytes, output_bytes = operation.rule_of_thumb(work, model_bytes)
     if seconds is None and peak_bytes is None:
-        return UNKNOWN
-    return Estimate(seconds, peak_bytes, output_bytes, "rule of thumb")
+        elsewhere = f"{_runs(len(known))} here, of another size" if known else UNKNOWN.basis
+        return replace(UNKNOWN, basis=elsewhere)
+    basis = "rule of thumb"
+    nearest = sorted(known, key=lambda each: _distance(each.work, work))[:NEAREST]
+    if nearest and seconds is not None:
+        seconds *= _pace(operation, nearest)
+        basis += f", at the pace of {_runs(len(nearest))} here"
+    return Estimate(seconds, peak_bytes, output_bytes, basis)
+
+
+def _pace(operation: Operation, known: Sequence[Measured]) -> float:
+    """Return how much longer than its rule says an operation took here, within reason."""
+    ratios = []
+    for each in known:
+        expected, _, _ = operation.rule_of_thumb(each.work, each.model_bytes)
+        ratios.append(each.seconds / expected if expected else 1.0)
+    return min(max(statistics.median(ratios), 1 / PACE_MOST), PACE_MOST)
+
+
+def _runs(count: int) -> str:
+    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _distance(one: float, other: float) -> float:
