@@ -114,7 +114,8 @@ def write_random(folder: Path, shapes: dict[str, tuple[int, ...]], deviation: fl
     """Write one file of bfloat16 values that repeat after 4 M (what they are does not matter)."""
     import torch
 
-    from drupe.checkpoint.tensors import TensorSpec, tensor_bytes
+    from drupe.checkpoint.header import TensorSpec
+    from drupe.checkpoint.tensors import tensor_bytes
     from drupe.checkpoint.writer import CheckpointWriter
 
     pool = tensor_bytes((torch.randn(POOL_ELEMENTS) * deviation).bfloat16())

@@ -3,22 +3,39 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+SHAPES = {"weight": (4,)}
+PHI3 = {
+    "model.embed_tokens.weight": (6, 2),
+    "model.layers.0.self_attn.o_proj.weight": (2, 2),
+    "model.layers.0.self_attn.qkv_proj.weight": (6, 2),
+    "model.norm.weight": (2,),
+}
 
 
-def safetensors(size: int = 4) -> bytes:
-    """Return a file of weights with one tensor of `size` bytes."""
-    entry = {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
-    header = json.dumps({"__metadata__": {"format": "pt"}, "weight": entry}).encode()
-    return struct.pack("<Q", len(header)) + header + bytes(size)
+def safetensors(shapes: Mapping[str, Sequence[int]] = SHAPES) -> bytes:
+    """Return a file of weights with tensors of zeros, a byte an element."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, shape in shapes.items():
+        begin, end = end, end + math.prod(shape)
+        header[name] = {"dtype": "U8", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + bytes(end)
 
 
-def make_checkpoint(folder: Path) -> Path:
+def make_checkpoint(
+    folder: Path, shapes: Mapping[str, Sequence[int]] = SHAPES, **config: Any
+) -> Path:
     """Write a checkpoint that passes every check of a plan, and that nothing can load."""
     folder.mkdir(exist_ok=True)
-    config = {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"]}
+    config = {"model_type": "phi3", "architectures": ["Phi3ForCausalLM"], **config}
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "model.safetensors").write_bytes(safetensors())
+    (folder / "model.safetensors").write_bytes(safetensors(shapes))
     (folder / "tokenizer.json").write_text("{}")
     return folder

@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "core": set(),
     "catalog": set(),
     "config": {"catalog", "data"},  # of data the light files: see below
-    "resources": set(),
+    "resources": {"checkpoint"},  # the light file
     "systems": {"catalog"},
     "plan": {"catalog", "config", "data", "resources"},
     "outcome": {"plan"},
@@ -65,6 +65,8 @@ LIGHT_PACKAGES = {
 # Declarations, in packages whose other files are heavy.
 LIGHT_FILES = {
     "adapter_config",
+    "header",
+    "target_modules",
     "passes",
     "metrics",
     "training_args",

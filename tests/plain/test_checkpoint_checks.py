@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from drupe.core.dataset import Dataset, LoadDataset
 from drupe.core.digest import DigestMemo
 from drupe.core.errors import Refused
-from drupe.core.model import check_kind, model_files
+from drupe.core.model import Model, check_kind, model_files
+from drupe.finetune.passes import LoRA
 from drupe.resources.checks import check_adapter, check_checkpoint
 from drupe.resources.models import Located, locate, locate_adapter, locate_files
-from tests.plain.checkpoints import make_checkpoint, safetensors
+from tests.plain.checkpoints import PHI3, make_checkpoint, safetensors
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def test_a_whole_checkpoint_is_not_refused(checkpoint: Path) -> None:
         ("config.json", b'{"architectures": "A"}', r'config\.json: names no "architectures"'),
         ("model.safetensors", b"", r"model\.safetensors: is no whole safetensors file: it has no"),
         ("model.safetensors", safetensors()[:20], "is no whole safetensors file: it has no header"),
-        ("model.safetensors", safetensors()[:-1], r"is \d+ bytes long, but its header tells of \d"),
+        ("model.safetensors", safetensors()[:-1], r"is \d+ bytes long, but its header tells"),
         ("model.safetensors", safetensors() + b"x", "bytes long, but its header tells of"),
         ("model.safetensors", header(b"{]"), "its header cannot be read"),
         ("model.safetensors", header(b"[]"), "its header cannot be read"),
@@ -73,6 +75,39 @@ def test_a_file_that_is_not_what_it_should_be(
         check_checkpoint(checkpoint)
     assert told.value.remedy
     assert "\n" not in told.value.what
+
+
+def test_a_config_that_is_not_the_weights_own(tmp_path: Path) -> None:
+    config = {"vocab_size": 6, "hidden_size": 2}
+    check_checkpoint(make_checkpoint(tmp_path / "fits", PHI3, **config))
+    check_checkpoint(make_checkpoint(tmp_path / "silent", PHI3))
+    other = make_checkpoint(tmp_path / "other", PHI3, vocab_size=7, hidden_size=2)
+    words = r"says vocab_size 7 and hidden_size 2, but the weights have 6 x 2 \(model\.embed_tokens"
+    with pytest.raises(Refused, match=words):
+        check_checkpoint(other)
+
+
+def refusal(folder: Path, *names: str) -> str:
+    files = LoadDataset(data_files=(folder / "rows.json",))
+    rows = Dataset(name="rows", load_dataset_config=files)
+    found = LoRA(train_data_config=rows, target_modules=names).refusal_of_source(
+        Model("hf", folder, "")
+    )
+    return "" if found is None else f"{found.where}: {found.what}\n{found.remedy}"
+
+
+def test_target_modules_that_the_weights_do_not_have(tmp_path: Path) -> None:
+    phi3 = make_checkpoint(tmp_path / "phi3", PHI3)
+    for names in (("o_proj",), ("o_proj", "qkv_proj"), ("self_attn.o_proj",), ("all-linear",)):
+        assert refusal(phi3, *names) == ""
+    assert refusal(phi3, "lm_head") == "", "it may be tied to the embeddings"
+    assert refusal(phi3, "o_proj", "o_prog") == (
+        'target_modules: names "o_prog", but the model has the linear layers o_proj, qkv_proj; '
+        'did you mean "o_proj"?\nName some of them, or "all-linear".'
+    )
+    assert 'names "proj"' in refusal(phi3, "proj"), "a part of a name is no name"
+    experts = {"model.layers.0.mlp.experts.0.w1.weight": (2, 2), **PHI3}
+    assert refusal(make_checkpoint(tmp_path / "experts", experts), "gate_up_proj") == ""
 
 
 def test_a_model_without_a_tokenizer(checkpoint: Path) -> None:
@@ -115,7 +150,7 @@ def test_a_file_is_no_folder(checkpoint: Path) -> None:
 def make_adapter(folder: Path) -> Path:
     folder.mkdir()
     (folder / "adapter_config.json").write_text("{}")
-    (folder / "adapter_model.safetensors").write_bytes(safetensors(6))
+    (folder / "adapter_model.safetensors").write_bytes(safetensors({"weight": (6,)}))
     return folder
 
 

@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 from tiny_models import make_tiny_phi3
 from transformers import AutoModelForCausalLM
 
+from drupe.checkpoint.header import TensorSpec
 from drupe.checkpoint.streamed import NamesDifferError, streamed_model
-from drupe.checkpoint.tensors import DTYPES, Checkpoint, TensorSpec, open_checkpoint, tensor_bytes
+from drupe.checkpoint.tensors import DTYPES, Checkpoint, open_checkpoint, spec_of, tensor_bytes
 from drupe.checkpoint.writer import CheckpointWriter
 from drupe.core.errors import DrupeError
 
@@ -25,7 +26,7 @@ PROBE = torch.arange(24).view(2, 12) * 7
 
 def write(folder: Path, tensors: dict[str, torch.Tensor], shard_bytes: int = 10**9) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    specs = [TensorSpec.of(name, tensor) for name, tensor in tensors.items()]
+    specs = [spec_of(name, tensor) for name, tensor in tensors.items()]
     with CheckpointWriter(folder, specs, shard_bytes) as writer:
         for spec in writer.order:
             writer.write(spec.name, [tensor_bytes(tensors[spec.name])])
@@ -96,7 +97,6 @@ def test_shards_are_those_that_transformers_reads(tiny_phi3: Path, tmp_path: Pat
 def test_headers_tell_shapes_and_sizes(tiny_phi3: Path) -> None:
     checkpoint = open_checkpoint(tiny_phi3)
     assert checkpoint.spec("lm_head.weight") == TensorSpec("lm_head.weight", "F32", (400, 64))
-    assert checkpoint.largest_bytes == 400 * 64 * 4
     assert "lm_head.bias" not in checkpoint
 
 
@@ -137,7 +137,7 @@ def test_truncated_file(tiny_phi3: Path, tmp_path: Path) -> None:
         with pytest.raises(DrupeError, match="this file is damaged"):
             open_checkpoint(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(data + b"x")
-    with pytest.raises(DrupeError, match="its header says"):
+    with pytest.raises(DrupeError, match="its header tells of"):
         open_checkpoint(tmp_path)
 
 
@@ -152,7 +152,7 @@ def test_truncated_file(tiny_phi3: Path, tmp_path: Path) -> None:
         ('{"a":{"dtype":"U8","shape":[1],"data_offsets":[9,10]}}', "does not begin"),
         ('{"a":{"dtype":"F4","shape":[1],"data_offsets":[0,1]}}', "in F4, a type"),
         ('{"a":{"dtype":"U8","shape":[-1],"data_offsets":[0,-1]}}', "has the shape"),
-        ('{"a":3}', "TypeError"),
+        ('{"a":3}', "cannot be read: 'int' object is not subscriptable"),
         ("[]", "cannot be read"),
     ],
 )

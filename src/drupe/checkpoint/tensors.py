@@ -1,37 +1,28 @@
 """Read the safetensors of a Hugging Face folder, one tensor at a time.
 
-Nothing here holds more than one tensor: what is read stays mapped to its file.
-
-The format (https://huggingface.co/docs/safetensors, "Format"): eight bytes with the length of the
-header, little-endian; the header, JSON {name: {dtype, shape, data_offsets}}, padded with spaces to
-a multiple of eight; the tensors' bytes without gaps.  Heavy file: the worker imports it.
+Nothing here holds more than one tensor: what is read stays mapped to its file.  Heavy file: the
+worker imports it.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
-from drupe.core.errors import DrupeError
+from drupe.checkpoint.header import AGAIN, StoredTensor, TensorSpec, damaged, read_header
+from drupe.core.errors import DrupeError, Refused
 from drupe.core.model import PICKLES
 
 INDEX_NAME = "model.safetensors.index.json"
 SINGLE_NAME = "model.safetensors"
 COPY_BYTES = 8 * 2**20
-# The same limit as safetensors' own reader has: a longer header is an attack, not a model.
-HEADER_BYTES_MOST = 100_000_000
-LENGTH_BYTES = 8
 
-# In the order in which safetensors itself writes them into a file, the widest last to first, so
-# that every tensor begins at a multiple of its element size.
 DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -51,40 +42,6 @@ DTYPES: dict[str, torch.dtype] = {
     "U64": torch.uint64,
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-ORDER = {name: place for place, name in enumerate(DTYPES)}
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """A tensor without its values. dtype: as safetensors spells it ("BF16")."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        """The dtype as torch knows it."""
-        return DTYPES[self.dtype]
-
-    @property
-    def size_bytes(self) -> int:
-        """How many bytes the values take."""
-        return math.prod(self.shape) * self.torch_dtype.itemsize
-
-    @classmethod
-    def of(cls, name: str, tensor: torch.Tensor) -> TensorSpec:
-        """Return the spec of `tensor`."""
-        return cls(name, NAMES[tensor.dtype], tuple(tensor.shape))
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Where a tensor lies. begin: offset in bytes from the beginning of the file."""
-
-    spec: TensorSpec
-    file: Path
-    begin: int
 
 
 class Checkpoint:
@@ -118,11 +75,6 @@ class Checkpoint:
         return [stored.spec for stored in self._stored.values()]
 
     @property
-    def largest_bytes(self) -> int:
-        """The size of the largest tensor."""
-        return max((spec.size_bytes for spec in self.specs), default=0)
-
-    @property
     def size_bytes(self) -> int:
         """The size of all tensors."""
         return sum(spec.size_bytes for spec in self.specs)
@@ -142,7 +94,7 @@ class Checkpoint:
             try:
                 self._open[file] = safe_open(file, framework="pt", device="cpu")
             except (SafetensorError, OSError) as fault:
-                raise _unreadable(file, str(fault)) from fault
+                raise damaged(file, str(fault)) from fault
         tensor: torch.Tensor = self._open[file].get_tensor(name)
         return tensor
 
@@ -155,7 +107,7 @@ class Checkpoint:
             while left:
                 chunk = file.read(min(COPY_BYTES, left))
                 if not chunk:
-                    raise _unreadable(stored.file, "it ends too early")
+                    raise damaged(stored.file, "it ends too early")
                 left -= len(chunk)
                 yield chunk
 
@@ -191,7 +143,7 @@ def _open_index(index: Path) -> Checkpoint:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         entries = {str(name): str(entry) for name, entry in weight_map.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise _unreadable(index, f"it is no index of shards ({fault!r})") from fault
+        raise Refused(str(index), f"is no index of shards ({fault!r})", AGAIN) from fault
     for entry in entries.values():
         _check_entry(index, entry)
     shards = sorted(set(entries.values()))
@@ -224,63 +176,9 @@ def _check_entry(index: Path, entry: str) -> None:
         )
 
 
-def read_header(file: Path) -> list[StoredTensor]:
-    """Return what a safetensors file holds, in the order of its bytes.
-
-    Raises DrupeError when the file is truncated or its header is not what the format says.
-    """
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
-            if not 2 <= length <= HEADER_BYTES_MOST:
-                raise _unreadable(file, f"its header would have {length} bytes")
-            text = stream.read(length)
-        entries = json.loads(text, object_pairs_hook=_without_duplicates)
-        entries.pop("__metadata__", None)
-        stored = [_stored(file, name, entry, 8 + length) for name, entry in entries.items()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise _unreadable(file, f"{type(fault).__name__}: {fault}") from fault
-    stored.sort(key=lambda tensor: (tensor.begin, tensor.spec.size_bytes))
-    end = LENGTH_BYTES + length
-    for tensor in stored:
-        if tensor.begin != end:
-            raise _unreadable(file, f'"{tensor.spec.name}" does not begin where the last ended')
-        end += tensor.spec.size_bytes
-    if file.stat().st_size != end:
-        raise _unreadable(file, f"it has {file.stat().st_size:,} bytes, its header says {end:,}")
-    return stored
-
-
-def _stored(file: Path, name: str, entry: dict[str, Any], origin: int) -> StoredTensor:
-    if entry["dtype"] not in DTYPES:
-        raise DrupeError(
-            str(file),
-            f'holds "{name}" in {entry["dtype"]}, a type that drupe does not read',
-            "Give the model in bfloat16, float16 or float32.",
-        )
-    shape = tuple(int(length) for length in entry["shape"])
-    if any(length < 0 for length in shape):
-        raise _unreadable(file, f'"{name}" has the shape {list(shape)}')
-    spec = TensorSpec(name, entry["dtype"], shape)
-    begin, end = entry["data_offsets"]
-    if end - begin != spec.size_bytes:
-        raise _unreadable(file, f'"{name}" has {end - begin} bytes, not {spec.size_bytes}')
-    return StoredTensor(spec, file, origin + begin)
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse what JSON allows: of two entries with one name a reader would take the last."""
-    entries = dict(pairs)
-    if len(entries) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {max(names, key=names.count)!r} is there twice")
-    return entries
-
-
-def _unreadable(file: Path, fault: str) -> DrupeError:
-    return DrupeError(
-        str(file), f"cannot be read: {fault}", "Fetch the model again: this file is damaged."
-    )
+def spec_of(name: str, tensor: torch.Tensor) -> TensorSpec:
+    """Return the spec of `tensor`, which may have any shape and any dtype of DTYPES."""
+    return TensorSpec(name, NAMES[tensor.dtype], tuple(tensor.shape))
 
 
 def tensor_bytes(

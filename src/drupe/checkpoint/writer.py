@@ -1,7 +1,7 @@
 """Write the safetensors of a Hugging Face folder, one tensor after the other.
 
 A header is planned from names and shapes alone, so nothing waits for the tensors' values. The
-format stands at the head of `tensors.py`.
+format stands at the head of `header.py`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
-from drupe.checkpoint.tensors import INDEX_NAME, LENGTH_BYTES, ORDER, SINGLE_NAME, TensorSpec
+from drupe.checkpoint.header import ELEMENT_BYTES, LENGTH_BYTES, TensorSpec
+from drupe.checkpoint.tensors import INDEX_NAME, SINGLE_NAME
 
 SHARD_BYTES = 5 * 10**9
+# As safetensors itself orders them, so that every tensor begins at a multiple of its element size.
+NARROWEST_FIRST = tuple(ELEMENT_BYTES)
 
 
 class CheckpointWriter:
@@ -106,7 +109,7 @@ def plan_shards(specs: Iterable[TensorSpec], shard_bytes: int) -> dict[str, list
         shards[-1].append(spec)
         size += spec.size_bytes
     for shard in shards:
-        shard.sort(key=lambda spec: (-ORDER[spec.dtype], spec.name))
+        shard.sort(key=lambda spec: (-NARROWEST_FIRST.index(spec.dtype), spec.name))
     if len(shards) == 1:
         return {SINGLE_NAME: shards[0]}
     count = len(shards)

@@ -20,12 +20,13 @@ from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEF
 
 from drupe.checkpoint.load import load_causal_lm, load_tokenizer, tell_about_code
 from drupe.core.dataset import Dataset
-from drupe.core.errors import DrupeError, nearest
+from drupe.core.errors import DrupeError
 from drupe.core.files import write_atomic
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.data import corpus, load
 from drupe.finetune.passes import LoRA
+from drupe.finetune.target_modules import ALL_LINEAR, missing_module
 from drupe.finetune.training_args import TrainingArgs
 from drupe.finetune.training_checkpoints import Checkpoints, last_whole_checkpoint
 
@@ -39,7 +40,6 @@ DTYPES = {
 }
 # Flags of processors that multiply bfloat16 in hardware (x86; `bf16` is Arm's).
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-ALL_LINEAR = "all-linear"  # PEFT's word for every linear layer but the output's
 
 
 def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
@@ -192,15 +192,9 @@ def target_modules(step: LoRA, base: Any, job: Job) -> list[str] | str | None:
     if step.target_modules == (ALL_LINEAR,):
         return ALL_LINEAR
     linear = [name for name, module in base.named_modules() if isinstance(module, torch.nn.Linear)]
-    for wanted in step.target_modules:
-        if not any(name == wanted or name.endswith(f".{wanted}") for name in linear):
-            short = sorted({name.rpartition(".")[2] for name in linear})
-            raise DrupeError(
-                f"{WHERE}.target_modules",
-                f'names "{wanted}", but the model has the linear layers '
-                f"{', '.join(short)}{nearest(wanted, short)}",
-                f'Name some of them, or "{ALL_LINEAR}".',
-            )
+    fault = missing_module(step.target_modules, linear)
+    if fault:
+        raise DrupeError(f"{WHERE}.{fault.where}", fault.what, fault.remedy)
     return list(step.target_modules)
 
 

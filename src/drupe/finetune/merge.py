@@ -18,13 +18,15 @@ from typing import Any
 
 import torch
 
-from drupe.checkpoint.tensors import Checkpoint, TensorSpec, open_checkpoint, tensor_bytes
+from drupe.checkpoint.header import TensorSpec
+from drupe.checkpoint.tensors import Checkpoint, open_checkpoint, tensor_bytes
 from drupe.checkpoint.writer import CheckpointWriter
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model, model_files
 from drupe.finetune.adapter_config import WHERE, check_settings, read_settings
 from drupe.finetune.passes import MergeAdapterWeights
+from drupe.finetune.target_modules import OUTPUT_LAYERS
 
 MERGED_DTYPES = ("F32", "BF16", "F16")
 # Of a weight at a time, 4 MB in float32, three times over: so little that the largest tensor of a
@@ -32,7 +34,6 @@ MERGED_DTYPES = ("F32", "BF16", "F16")
 BLOCK_ELEMENTS = 2**20
 
 KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-OUTPUT_LAYERS = ("lm_head", "embed_out", "output_layer")
 
 TOKENIZER_FILES = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),

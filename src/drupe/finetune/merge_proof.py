@@ -24,7 +24,7 @@ from torch import nn
 
 from drupe.checkpoint.load import load_tokenizer, runs_remote_code
 from drupe.checkpoint.streamed import NamesDifferError, streamed_model
-from drupe.checkpoint.tensors import Checkpoint, open_checkpoint
+from drupe.checkpoint.tensors import DTYPES, Checkpoint, open_checkpoint
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model
@@ -183,7 +183,7 @@ def prove_weights(with_adapter: nn.Module, base: Checkpoint, merged: Checkpoint)
         if base.spec(name) != merged.spec(name):
             raise _disproved(f'"{name}" has another type or shape than in the base')
         if name in layers:
-            rounding = max(rounding, torch.finfo(base.spec(name).torch_dtype).eps / 2)
+            rounding = max(rounding, torch.finfo(DTYPES[base.spec(name).dtype]).eps / 2)
             found = _prove_layer(name, layers[name], base.read(name), merged.read(name))
             along, change = along + found[0], change + found[1]
         elif any(a != b for a, b in zip(base.chunks(name), merged.chunks(name), strict=True)):

@@ -13,6 +13,7 @@ from drupe.core.errors import DrupeError, Refused
 from drupe.core.model import Model
 from drupe.core.operation import Metric, Pass
 from drupe.finetune.adapter_config import check_settings, read_settings
+from drupe.finetune.target_modules import OUTPUT_LAYERS, matrices, missing_module
 from drupe.finetune.training_args import TrainingArgs
 
 CHARACTERS_A_TOKEN = 4  # of English; what else a file of rows holds evens out the rest
@@ -58,6 +59,12 @@ class LoRA(Pass):
         if self.eval_data_config and self.eval_dataset_size:
             raise ValueError("give eval_data_config or eval_dataset_size, not both")
         return self
+
+    def refusal_of_source(self, source: Model) -> Refused | None:
+        """Refuse target modules that are not there by the names of the weights."""
+        stored = [name for name in self.target_modules or () if name not in OUTPUT_LAYERS]
+        modules = matrices(source.path) if source.kind == "hf" and stored else ()
+        return missing_module(stored, modules) if modules else None
 
     def without_effect(self) -> list[Idle]:
         """Return the measuring of the loss, where no rows are named to measure it on."""

@@ -1,12 +1,12 @@
 """What each step will take: fitted to what this machine measured, else by a rule of thumb.
 
-| measured on this machine        | the estimate                                                     |
-|---------------------------------|------------------------------------------------------------------|
-| steps of about this size        | in proportion to them: time to the work, memory to what importing |
-|                                 | takes and a share of the model, the output to the model           |
-| steps of another size alone     | the operation's rule of thumb, its time at the pace of this       |
-|                                 | machine: a tiny model's memory says nothing of a large one's      |
-| nothing                         | the rule of thumb; without one, nothing                           |
+| measured on this machine    | the estimate                                                  |
+|-----------------------------|---------------------------------------------------------------|
+| steps of about this size    | in proportion to them: time to the work, memory to what       |
+|                             | importing takes and a share of the model, the output to it    |
+| steps of another size alone | the operation's rule of thumb, its time at this machine's     |
+|                             | pace: a tiny model's memory says nothing of a large one's     |
+| nothing                     | the rule of thumb; without one, nothing                       |
 
 Of the steps measured here, the five nearest in size decide, by their median.
 """

@@ -1,15 +1,15 @@
 """What a checkpoint's folder can be seen to lack before anything is loaded from it.
 
-Standard library only, and the heads of files only: a folder of 30 shards costs milliseconds.
+The heads of files only: a folder of 30 shards costs milliseconds.
 """
 
 from __future__ import annotations
 
 import json
-import struct
 from pathlib import Path
 from typing import Any
 
+from drupe.checkpoint.header import AGAIN, headers, read_header
 from drupe.core.errors import Refused
 from drupe.core.model import PICKLES, check_kind
 
@@ -20,9 +20,6 @@ TOKENIZERS = (
 )
 # Classes whose tokens are the bytes or characters themselves.
 WITHOUT_VOCABULARY = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
-# The same limit as safetensors' own reader has.
-HEADER_BYTES_MOST = 100_000_000
-AGAIN = "Copy or download the model again."
 
 
 def check_checkpoint(folder: Path, *, needs_tokenizer: bool = True) -> None:
@@ -45,8 +42,7 @@ def check_checkpoint(folder: Path, *, needs_tokenizer: bool = True) -> None:
     check_kind("hf", folder)
     _check_config(folder / "config.json")
     _check_shards(folder)
-    for file in sorted(folder.glob("*.safetensors")):
-        check_safetensors(file)
+    _check_weights(folder)
     if needs_tokenizer:
         _check_tokenizer(folder)
 
@@ -56,37 +52,23 @@ def check_adapter(folder: Path) -> None:
     _check_is_folder(folder)
     check_kind("hf-adapter", folder)
     _json_object(folder / "adapter_config.json")
-    check_safetensors(folder / "adapter_model.safetensors")
+    read_header(folder / "adapter_model.safetensors")
 
 
-def check_safetensors(file: Path) -> None:
-    """Refuse a file of weights whose header does not fit its size: it was cut short, or is none.
-
-    Eight bytes of length, a header in JSON, and the tensors up to the last byte:
-    https://huggingface.co/docs/safetensors/index#format
-    """
-    size = file.stat().st_size
-    with file.open("rb") as opened:
-        start = opened.read(8)
-        if start == b"version ":
-            raise Refused(str(file), "is a pointer of Git LFS, not the file", "git lfs pull")
-        length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-        if not 2 <= length <= min(size - 8, HEADER_BYTES_MOST):
-            raise Refused(str(file), "is no whole safetensors file: it has no header", AGAIN)
-        written = opened.read(length)
-    try:
-        ends = [
-            entry["data_offsets"][1]
-            for name, entry in json.loads(written).items()
-            if name != "__metadata__"
-        ]
-        expected = 8 + length + max(ends, default=0)
-    except (ValueError, AttributeError, TypeError, LookupError, RecursionError) as fault:
-        what = "is no whole safetensors file: its header cannot be read"
-        raise Refused(str(file), what, AGAIN) from fault
-    if expected != size:
-        what = f"is {size} bytes long, but its header tells of {expected}"
-        raise Refused(str(file), what, AGAIN)
+def _check_weights(folder: Path) -> None:
+    """Refuse files of weights that are not whole, or that config.json does not describe."""
+    config = _json_object(folder / "config.json")
+    asked = (config.get("vocab_size"), config.get("hidden_size"))
+    for spec in headers(folder):
+        if not spec.name.endswith("embed_tokens.weight") or len(spec.shape) != 2:
+            continue
+        if all(isinstance(size, int) for size in asked) and spec.shape != asked:
+            raise Refused(
+                str(folder / "config.json"),
+                f"says vocab_size {asked[0]} and hidden_size {asked[1]}, but the weights have "
+                f"{spec.shape[0]} x {spec.shape[1]} ({spec.name})",
+                "Give config.json and weights of one model.",
+            )
 
 
 def _check_is_folder(path: Path) -> None:
