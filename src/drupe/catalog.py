@@ -14,6 +14,9 @@ PASSES = Registry(
     "passes",
     {
         "LoRA": "drupe.finetune.passes:LoRA",
+        "DoRA": "drupe.finetune.passes:DoRA",
+        "QLoRA": "drupe.finetune.passes:QLoRA",
+        "LoftQ": "drupe.finetune.passes:LoftQ",
         "MergeAdapterWeights": "drupe.finetune.passes:MergeAdapterWeights",
         "ModelBuilder": "drupe.export.passes:ExportGenAI",
     },

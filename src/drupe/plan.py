@@ -271,7 +271,7 @@ class _Chain:
         self._kinds[name] = step.gives
         self._keys[name] = self.steps[-1].key
         if step.proof:
-            proof = METRICS.find(step.proof)()
+            proof = METRICS.find(step.proof)(**step.proof_fields())
             self._add(f"{name}: proof", "proof", name, (name, before), step.proof, proof)
 
     def measure(self, stage: str, first: bool, last: bool) -> None:

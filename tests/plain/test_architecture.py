@@ -65,6 +65,7 @@ LIGHT_PACKAGES = {
 # Declarations, in packages whose other files are heavy.
 LIGHT_FILES = {
     "adapter_config",
+    "quantized_base",
     "header",
     "target_modules",
     "passes",

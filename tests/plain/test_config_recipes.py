@@ -88,7 +88,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
                 'version reads "corpus" alone'
             ),
             f'data_configs[0].user_script names code to run ("user_script.py"), {NOT_DONE}',
-            'passes.qlora.type "QLoRA" is one of Olive\'s passes that this version does not have',
+            'passes.loha.type "LoHa" is one of Olive\'s passes that this version does not have',
         ],
     ),
 }

@@ -113,6 +113,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "use_rslora": True,
     },
     "head": {"target_modules": [*TARGETS, "lm_head"]},
+    "dora": {"use_dora": True},
+    "dora and patterns": {"use_dora": True, "rank_pattern": {"o_proj": 2}, "use_rslora": True},
     "one layer": {"target_modules": ["o_proj"], "layers_to_transform": [1]},
 }
 
@@ -211,7 +213,7 @@ def test_tied_embeddings(tmp_path: Path) -> None:
         ({"peft_type": "LOHA"}, 'peft_type="LOHA"'),
         ({"bias": "lora_only"}, 'bias="lora_only"'),
         ({"fan_in_fan_out": True}, "fan_in_fan_out=true"),
-        ({"use_dora": True}, "use_dora=true"),
+        ({"use_dora": True}, r"is DoRA, but lacks .*lora_magnitude_vector"),
         ({"lora_bias": True}, "lora_bias=true"),
         ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"trainable_token_indices": [3]}, "trainable_token_indices"),
@@ -231,7 +233,8 @@ def test_what_is_not_plain_lora_is_refused(
 
 def test_refuses_what_peft_saves_of_other_methods(tiny_phi3: Path, tmp_path: Path) -> None:
     dora = make_adapter(tiny_phi3, tmp_path / "dora", use_dora=True)
-    refused(dora, tmp_path / "out-dora", "use_dora=true")
+    plain = copied(dora, tmp_path / "plain", use_dora=False)
+    refused(plain, tmp_path / "out-dora", r"lora_magnitude_vector.*neither LoRA of a linear layer")
     saved = make_adapter(tiny_phi3, tmp_path / "saved", modules_to_save=["lm_head"])
     refused(saved, tmp_path / "out-saved", "modules_to_save")
     embedding = make_adapter(tiny_phi3, tmp_path / "embedding", target_modules=["embed_tokens"])

@@ -37,14 +37,18 @@ def tell_about_code(model: Model, job: Job) -> None:
         job.note("trust_remote_code changes nothing: transformers has this architecture itself")
 
 
-def load_causal_lm(model: Model, dtype: torch.dtype | str = "auto") -> Any:
-    """Return the checkpoint in model.path (kind hf) as a transformers model on the CPU."""
+def load_causal_lm(model: Model, dtype: torch.dtype | str = "auto", **options: Any) -> Any:
+    """Return the checkpoint in model.path (kind hf) as a transformers model on the CPU.
+
+    options: further arguments of from_pretrained.
+    """
     return transformers.AutoModelForCausalLM.from_pretrained(
         str(model.path),
         dtype=dtype,
         local_files_only=True,
         use_safetensors=True,
         trust_remote_code=runs_remote_code(model),
+        **options,
     )
 
 

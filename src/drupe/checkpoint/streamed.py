@@ -19,6 +19,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from drupe.checkpoint.tensors import Checkpoint, open_checkpoint
 from drupe.core.errors import DrupeError
 
+HELD = "_drupe_held"
+
 
 class NamesDifferError(DrupeError):
     """The names in the files are not those of transformers' modules; the model may still be sound.
@@ -27,13 +29,16 @@ class NamesDifferError(DrupeError):
     """
 
 
-def streamed_model(folder: Path, remote_code: bool = False) -> nn.Module:
+def streamed_model(
+    folder: Path, remote_code: bool = False, checkpoint: Checkpoint | None = None
+) -> nn.Module:
     """Return the causal language model in `folder`, for inference in float32 on the CPU.
 
-    remote_code: the model's own Python code may run.
+    remote_code: the model's own Python code may run. checkpoint: its weights, where they are to
+    be other ones than those in the folder.
     Raises NamesDifferError when a parameter's name or shape is not found in the checkpoint.
     """
-    checkpoint = open_checkpoint(folder)
+    checkpoint = checkpoint or open_checkpoint(folder)
     config = AutoConfig.from_pretrained(
         folder, local_files_only=True, trust_remote_code=remote_code
     )
@@ -112,9 +117,26 @@ def _stream(module: nn.Module, stored: dict[str, str], checkpoint: Checkpoint) -
             setattr(module, name, nn.Parameter(values, requires_grad=False))
 
     def drop(module: nn.Module, arguments: Any, result: Any) -> None:
-        for name, parameter in empty.items():
-            setattr(module, name, parameter)
+        if not getattr(module, HELD, False):
+            for name, parameter in empty.items():
+                setattr(module, name, parameter)
 
     drop(module, (), None)
     module.register_forward_pre_hook(load)
     module.register_forward_hook(drop, always_call=True)
+
+
+def hold_within(outer: nn.Module, inner: nn.Module) -> None:
+    """Keep the weights of `inner` until `outer` returns, which looks at them after its call."""
+
+    def hold(module: nn.Module, arguments: Any) -> None:
+        setattr(inner, HELD, True)
+
+    def release(module: nn.Module, arguments: Any, result: Any) -> None:
+        setattr(inner, HELD, False)
+        for name, parameter in list(inner.named_parameters(recurse=False)):
+            empty = torch.zeros(()).expand(parameter.shape)
+            setattr(inner, name, nn.Parameter(empty, requires_grad=False))
+
+    outer.register_forward_pre_hook(hold)
+    outer.register_forward_hook(release, always_call=True)

@@ -65,6 +65,11 @@ class Checkpoint:
         return name in self._stored
 
     @property
+    def files(self) -> list[Path]:
+        """The files that hold the tensors."""
+        return list(dict.fromkeys(stored.file for stored in self._stored.values()))
+
+    @property
     def names(self) -> list[str]:
         """All names, file by file in the order of their bytes."""
         return list(self._stored)

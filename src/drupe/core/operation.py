@@ -135,6 +135,10 @@ class Pass(Operation):
     proof: ClassVar[str] = ""
     preview: ClassVar[str] = ""
 
+    def proof_fields(self) -> dict[str, Any]:
+        """Return the fields of the proof, where it has to know some of this pass's."""
+        return {}
+
     def training_rows(self) -> Dataset | None:
         """Return the rows that it trains on, to be looked at before; None: it does not train."""
         return None

@@ -23,6 +23,7 @@ from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from drupe.checkpoint.load import load_causal_lm, load_tokenizer
+from drupe.checkpoint.quantized_base import quantized_base
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model
@@ -106,6 +107,11 @@ class TorchRuntime(Runtime):
         self.tokenizer = load_tokenizer(model if has_tokenizer else checkpoint)
         network = load_causal_lm(checkpoint, scoring_dtype(checkpoint.path))
         if model.kind == "hf-adapter":
+            quantized = quantized_base(model.path)
+            if quantized is not None:  # scored as it was trained, in whichever type scoring is done
+                from drupe.checkpoint.four_bit import dequantize_in_place
+
+                dequantize_in_place(network, quantized)
             network = PeftModel.from_pretrained(network, model.path)
         self._network = network.eval()
         self.context_length = int(getattr(network.config, "max_position_embeddings", 2**31))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from drupe.checkpoint.quantized_base import FILE, QuantizedBase
 from drupe.core.errors import DrupeError
 
 WHERE = "MergeAdapterWeights"
@@ -19,7 +20,7 @@ DESCRIPTIVE = {
     # ... or are without meaning while their switch (use_qalora, megatron_config) is off.
     *("qalora_group_size", "megatron_core"),
 }
-HONOURED = {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"}
+HONOURED = {"r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"}
 # Those that leave the base weights as they were. The others (PiSSA, OLoRA, CorDA, LoftQ, ...)
 # train against changed base weights, to which the adapter would have to be added.
 HARMLESS_STARTS: tuple[Any, ...] = (True, False, None, "gaussian", "eva", "orthogonal")
@@ -37,7 +38,7 @@ def read_settings(file: Path) -> dict[str, Any]:
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise DrupeError for all that is not plain LoRA, and for fields that are not known."""
+    """Raise DrupeError for all that is neither LoRA nor DoRA, and for fields that are not known."""
     if settings.get("peft_type") != "LORA":
         raise _unmergeable("peft_type", settings.get("peft_type"))
     if settings.get("bias", "none") != "none":
@@ -55,6 +56,24 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     for name, value in settings.items():
         if name not in known and value not in (None, False, [], {}, ""):
             raise _unmergeable(name, value)
+
+
+def check_base(asked: str, trained_on: QuantizedBase | None) -> None:
+    """Raise DrupeError where an adapter cannot be folded into the base that is asked for."""
+    if asked == "dequantized" and trained_on is None:
+        raise DrupeError(
+            f"{WHERE}.base",
+            'is "dequantized", but nothing tells that the adapter was trained on a 4-bit base '
+            f"({FILE} does, which QLoRA writes)",
+            'Write "original", or train with QLoRA.',
+        )
+    if asked == "original" and trained_on is not None and trained_on.start:
+        raise DrupeError(
+            f"{WHERE}.base",
+            f'is "original", but the adapter ({trained_on.start}) holds what rounding to 4 bits '
+            "took from the base: it would be added twice",
+            'Write "dequantized" or "auto".',
+        )
 
 
 def _unmergeable(name: str, value: Any) -> DrupeError:

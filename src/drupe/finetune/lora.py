@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULT_TARGETS
 
 from drupe.checkpoint.load import load_causal_lm, load_tokenizer, tell_about_code
+from drupe.checkpoint.quantized_base import QuantizedBase
 from drupe.core.dataset import Dataset
 from drupe.core.errors import DrupeError
 from drupe.core.files import write_atomic
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.data import corpus, load
-from drupe.finetune.passes import LoRA
+from drupe.finetune.passes import DoRA, LoftQ, LoRA, QLoRA
 from drupe.finetune.target_modules import ALL_LINEAR, missing_module
 from drupe.finetune.training_args import TrainingArgs
 from drupe.finetune.training_checkpoints import Checkpoints, last_whole_checkpoint
@@ -55,7 +57,7 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     train_data, eval_data = cut_to_context(step, model, job)
     trains = samples_of(train_data, tokenizer, job)
     evals = samples_of(eval_data, tokenizer, job)
-    adapted = _adapted(step, model, dtype, job)
+    adapted, quantized = _adapted(step, model, dtype, job)
     torch.set_num_threads(job.threads)
     job.facts |= {
         "samples": len(trains),
@@ -86,6 +88,8 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     _check_learned(adapted, step.training_args)
     _check_losses([loss for _, loss in job.facts["losses"]], job)
     _save(adapted, tokenizer, model, out)
+    if quantized is not None:
+        quantized.write(out)
 
 
 def computing_type(asked: str) -> torch.dtype:
@@ -159,16 +163,18 @@ def _context_length(model: Model) -> int | None:
     return length if isinstance(length, int) else None
 
 
-def _adapted(step: LoRA, model: Model, dtype: torch.dtype, job: Job) -> PeftModel:
-    """Return the model with a fresh adapter.
+def _adapted(
+    step: LoRA, model: Model, dtype: torch.dtype, job: Job
+) -> tuple[PeftModel, QuantizedBase | None]:
+    """Return the model with a fresh adapter, and how its base was quantized, if it was.
 
     The frozen weights are in the computing type, the adapter in float32 under autocast: an
     update of 1e-4 of a weight is lost in bfloat16, whose steps are 2^-8 of it.
     """
-    base = load_causal_lm(model, dtype)
+    base, quantized = _base(step, model, dtype)
     modules = target_modules(step, base, job)
     transformers.set_seed(step.training_args.seed)  # the adapter's first weights are drawn next
-    return get_peft_model(
+    adapted = get_peft_model(
         base,
         LoraConfig(
             task_type=TaskType.CAUSAL_LM,
@@ -176,13 +182,31 @@ def _adapted(step: LoRA, model: Model, dtype: torch.dtype, job: Job) -> PeftMode
             lora_alpha=int(step.alpha) if float(step.alpha).is_integer() else step.alpha,
             lora_dropout=step.lora_dropout,
             target_modules=modules,
+            use_dora=isinstance(step, DoRA),
             bias="none",
         ),
     )
+    if quantized is not None and isinstance(step, LoftQ):
+        from drupe.finetune.loftq import start_from_rounding
+
+        start_from_rounding(adapted, model.path, quantized)
+        quantized = replace(quantized, start="loftq")
+    return adapted, quantized
+
+
+def _base(step: LoRA, model: Model, dtype: torch.dtype) -> tuple[Any, QuantizedBase | None]:
+    if not isinstance(step, QLoRA):
+        return load_causal_lm(model, dtype), None
+    from drupe.checkpoint.four_bit import load_four_bit
+
+    compute = DTYPES[step.compute_dtype] if step.compute_dtype else dtype
+    return load_four_bit(model, step.quant_type, step.double_quant, dtype, compute)
 
 
 def target_modules(step: LoRA, base: Any, job: Job) -> list[str] | str | None:
     """Return what LoraConfig takes; raises DrupeError for a name that no linear layer has."""
+    if step.target_modules is None and isinstance(step, QLoRA):
+        return ALL_LINEAR
     if step.target_modules is None:
         kind = base.config.model_type
         if kind in DEFAULT_TARGETS:

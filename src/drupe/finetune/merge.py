@@ -1,7 +1,8 @@
 """Fold a LoRA adapter into the weights of its base: W + scale * B A, computed in float32.
 
 Hu et al. 2021 (arXiv:2106.09685), 4.1; scale is alpha / r, or alpha / sqrt(r) with rank-stabilized
-LoRA (Kalajdzievski 2023, arXiv:2312.03732). A merged weight is rounded once, to the type in which
+LoRA (Kalajdzievski 2023, arXiv:2312.03732). DoRA then gives each row its own length m (Liu et al.
+2024, arXiv:2402.09353, 4.1). A merged weight is rounded once, to the type in which
 the base is stored; every other tensor is copied byte by byte. All is read, computed and written in
 blocks of rows, so the memory does not grow with the model.  Heavy file: the worker imports it.
 """
@@ -19,12 +20,13 @@ from typing import Any
 import torch
 
 from drupe.checkpoint.header import TensorSpec
-from drupe.checkpoint.tensors import Checkpoint, open_checkpoint, tensor_bytes
+from drupe.checkpoint.quantized_base import QuantizedBase, quantized_base
+from drupe.checkpoint.tensors import DTYPES, Checkpoint, open_checkpoint, tensor_bytes
 from drupe.checkpoint.writer import CheckpointWriter
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model, model_files
-from drupe.finetune.adapter_config import WHERE, check_settings, read_settings
+from drupe.finetune.adapter_config import WHERE, check_base, check_settings, read_settings
 from drupe.finetune.passes import MergeAdapterWeights
 from drupe.finetune.target_modules import OUTPUT_LAYERS
 
@@ -34,6 +36,7 @@ MERGED_DTYPES = ("F32", "BF16", "F16")
 BLOCK_ELEMENTS = 2**20
 
 KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+MAGNITUDE = "base_model.model.{}.lora_magnitude_vector"
 
 TOKENIZER_FILES = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
@@ -46,12 +49,13 @@ class Pair:
     """The adapter of one linear layer.
 
     down: A, (r, in). up: B, (out, r). Both as they are stored, mapped to the adapter's file.
-    scale: what B A is multiplied with.
+    scale: what B A is multiplied with. magnitude: m of DoRA, (out,), or None.
     """
 
     down: torch.Tensor
     up: torch.Tensor
     scale: float
+    magnitude: torch.Tensor | None = None
 
 
 @dataclass
@@ -77,7 +81,9 @@ def merge(step: MergeAdapterWeights, model: Model, out: Path, job: Job) -> None:
     if model.base is None:
         raise DrupeError(WHERE, "was given an adapter without its base", "Mend the plan.")
     torch.set_num_threads(job.threads)
-    base = open_checkpoint(model.base.path)
+    quantized = quantized_base(model.path)
+    check_base(step.base, quantized)
+    base = base_weights(model.base.path, step.base, quantized)
     pairs = read_pairs(model.path, base, read_settings(model.base.path / "config.json"))
     with torch.inference_mode():
         change = _write_weights(base, pairs, out, job)
@@ -97,8 +103,21 @@ def merge(step: MergeAdapterWeights, model: Model, out: Path, job: Job) -> None:
     job.facts.update(
         merged_tensors=change.tensors,
         dtype=", ".join(sorted(change.dtypes)),
+        base="original" if type(base) is Checkpoint else "dequantized",
         largest_relative_change=change.largest_relative,
     )
+
+
+def base_weights(folder: Path, asked: str, quantized: QuantizedBase | None) -> Checkpoint:
+    """Return the weights to fold into: the folder's own, or as they were in training.
+
+    asked: "original", "dequantized", or "auto" for what the adapter was trained on.
+    """
+    if quantized is None or asked == "original":
+        return open_checkpoint(folder)
+    from drupe.checkpoint.four_bit import Dequantized
+
+    return Dequantized(folder, quantized)
 
 
 def read_pairs(adapter: Path, base: Checkpoint, config: Mapping[str, Any]) -> dict[str, Pair]:
@@ -116,6 +135,13 @@ def read_pairs(adapter: Path, base: Checkpoint, config: Mapping[str, Any]) -> di
         )
     checkpoint = Checkpoint([adapter / "adapter_model.safetensors"])
     modules, others = _modules(checkpoint)
+    magnitudes = {MAGNITUDE.format(module) for module in modules if settings.get("use_dora")}
+    if not magnitudes <= set(others):
+        raise DrupeError(
+            WHERE,
+            f'the adapter is DoRA, but lacks "{min(magnitudes - set(others))}"',
+            "Save the adapter again.",
+        )
     pairs = {}
     for module in modules:
         name = f"{module}.weight"
@@ -123,7 +149,7 @@ def read_pairs(adapter: Path, base: Checkpoint, config: Mapping[str, Any]) -> di
         pair = _read_pair(checkpoint, module, settings)
         _check_shapes(module, pair, base.spec(name), _rank(module, settings))
         pairs[name] = pair
-    for key in others:
+    for key in set(others) - magnitudes:
         _check_copy(key, checkpoint, base)
     if not any(bool(pair.up.any()) for pair in pairs.values()):
         raise DrupeError(
@@ -196,7 +222,9 @@ def _check_target(module: str, name: str, base: Checkpoint, config: Mapping[str,
 
 def _read_pair(adapter: Checkpoint, module: str, settings: Mapping[str, Any]) -> Pair:
     down, up = (adapter.read(f"base_model.model.{module}.lora_{side}.weight") for side in "AB")
-    if not (down.isfinite().all() and up.isfinite().all()):
+    name = MAGNITUDE.format(module)
+    magnitude = adapter.read(name) if settings.get("use_dora") else None
+    if not all(bool(each.isfinite().all()) for each in (down, up, magnitude) if each is not None):
         raise DrupeError(
             WHERE,
             f'the adapter of "{module}" holds values that are no numbers (NaN or infinite)',
@@ -204,7 +232,8 @@ def _read_pair(adapter: Checkpoint, module: str, settings: Mapping[str, Any]) ->
         )
     alpha = _by_pattern(settings.get("alpha_pattern"), module, settings.get("lora_alpha", 8))
     rank = _rank(module, settings)
-    return Pair(down, up, alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank))
+    scale = alpha / (math.sqrt(rank) if settings.get("use_rslora") else rank)
+    return Pair(down, up, scale, magnitude)
 
 
 def _rank(module: str, settings: Mapping[str, Any]) -> int:
@@ -251,7 +280,7 @@ def _write_weights(base: Checkpoint, pairs: Mapping[str, Pair], out: Path, job: 
             if pair is None:
                 parts: Iterator[bytes | memoryview] = base.chunks(spec.name)
             else:
-                parts = _merged_parts(base.read(spec.name), pair, change, spec.name)
+                parts = _merged_parts(base.read(spec.name), pair, change, spec)
             writer.write(spec.name, _told(parts, done, total, job))
             done += spec.size_bytes
     job.progress("merging", total, total, "bytes")
@@ -268,23 +297,27 @@ def _told(
 
 
 def _merged_parts(
-    weight: torch.Tensor,  # (out, in), the storage dtype
+    weight: torch.Tensor,  # (out, in), any float
     pair: Pair,
     change: Change,
-    name: str,
+    spec: TensorSpec,
 ) -> Iterator[memoryview]:
     """Yield the bytes of the merged weight, block of rows by block of rows; record the change."""
     down, up = pair.down.float(), pair.up.float()
     rows = max(1, BLOCK_ELEMENTS // max(1, weight.shape[1]))
     # Made once and filled again for each block: fresh pages cost more than the arithmetic.
     exact, total = (torch.empty(min(rows, len(weight)), weight.shape[1]) for _ in range(2))
-    stored = torch.empty_like(exact, dtype=weight.dtype)
+    dtype = DTYPES[spec.dtype]
+    stored = torch.empty_like(exact, dtype=dtype)
     squares, changed_squares, changed = 0.0, 0.0, False
     for start in range(0, len(weight), rows):
         count = min(rows, len(weight) - start)
         before, after, merged = exact[:count], total[:count], stored[:count]
         before.copy_(weight[start : start + count])
         torch.addmm(before, up[start : start + count], down, alpha=pair.scale, out=after)
+        if pair.magnitude is not None:  # the norm of a row needs nothing but the row
+            norm = torch.linalg.vector_norm(after, dim=1)
+            after.mul_((pair.magnitude[start : start + count].float() / norm)[:, None])
         merged.copy_(after)
         moved = torch.sub(merged, before, out=after).flatten()
         changed = changed or bool(moved.any())
@@ -293,13 +326,13 @@ def _merged_parts(
         if not math.isfinite(changed_squares):
             raise DrupeError(
                 WHERE,
-                f'merging "{name}" gives values that {weight.dtype} cannot hold',
+                f'merging "{spec.name}" gives values that {dtype} cannot hold',
                 "Store the base model in float32 or bfloat16; or is the adapter's scale right?",
             )
         yield tensor_bytes(merged)
     change.tensors += 1
     change.changed += changed
-    change.dtypes.add(str(weight.dtype).removeprefix("torch."))
+    change.dtypes.add(str(dtype).removeprefix("torch."))
     relative = math.sqrt(changed_squares / squares) if squares else 0.0
     change.largest_relative = max(change.largest_relative, relative)
 

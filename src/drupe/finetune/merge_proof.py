@@ -23,11 +23,13 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from drupe.checkpoint.load import load_tokenizer, runs_remote_code
-from drupe.checkpoint.streamed import NamesDifferError, streamed_model
+from drupe.checkpoint.quantized_base import quantized_base
+from drupe.checkpoint.streamed import NamesDifferError, hold_within, streamed_model
 from drupe.checkpoint.tensors import DTYPES, Checkpoint, open_checkpoint
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model
+from drupe.finetune.merge import base_weights
 from drupe.finetune.passes import MergeProof
 
 # The merge is what is proven: a failure names it, not this metric.
@@ -84,7 +86,8 @@ def prove(metric: MergeProof, merged: Model, adapter: Model, out: Path, job: Job
         raise DrupeError("MergeProof", "was given an adapter without its base", "Mend the plan.")
     torch.set_num_threads(job.threads)
     try:
-        network = streamed_model(base.path, runs_remote_code(base))
+        weights = base_weights(base.path, metric.base, quantized_base(adapter.path))
+        network = streamed_model(base.path, runs_remote_code(base), weights)
     except NamesDifferError as fault:
         _skip(out, job, fault.what)
         return
@@ -95,9 +98,7 @@ def prove(metric: MergeProof, merged: Model, adapter: Model, out: Path, job: Job
         with_adapter = add_adapter(network, adapter.path)
         of_both = logits(with_adapter, probe)
         job.progress("proving the merge", 2, 4, "models")
-        weights = prove_weights(
-            with_adapter, open_checkpoint(base.path), open_checkpoint(merged.path)
-        )
+        compared = prove_weights(with_adapter, weights, open_checkpoint(merged.path))
         del with_adapter, network
         job.progress("proving the merge", 3, 4, "models")
         of_merged = logits(streamed_model(merged.path, runs_remote_code(merged)), probe)
@@ -107,7 +108,7 @@ def prove(metric: MergeProof, merged: Model, adapter: Model, out: Path, job: Job
         relative_distance(of_both, of_base),
         relative_distance(of_merged, of_base),
     )
-    _judge(distances, weights, probe.numel(), out, job)
+    _judge(distances, compared, probe.numel(), out, job)
 
 
 def add_adapter(network: Any, folder: Path) -> nn.Module:
@@ -125,8 +126,20 @@ def add_adapter(network: Any, folder: Path) -> nn.Module:
         raise _disproved(
             f'PEFT finds no place or no values for "{[*missing, *result.unexpected_keys][0]}"'
         )
+    for layer in _layers(with_adapter).values():
+        if layer.use_dora.get(ADAPTER):
+            hold_within(layer, layer.get_base_layer())  # DoRA needs the weights' norm as well
     placed: nn.Module = with_adapter.eval()
     return placed
+
+
+def _layers(with_adapter: nn.Module) -> dict[str, Any]:
+    """Return the adapted layers by the name of the base tensor that each changes."""
+    return {
+        f"{name.removeprefix('base_model.model.')}.weight": layer
+        for name, layer in with_adapter.named_modules()
+        if isinstance(layer, LoraLayer)
+    }
 
 
 def probe_ids(model: Model, network: Any) -> torch.Tensor:
@@ -173,11 +186,7 @@ def prove_weights(with_adapter: nn.Module, base: Checkpoint, merged: Checkpoint)
     if set(base.names) != set(merged.names):
         odd = sorted(set(base.names) ^ set(merged.names))
         raise _disproved(f'"{odd[0]}" is only in one of base and merged model')
-    layers = {
-        f"{name.removeprefix('base_model.model.')}.weight": layer
-        for name, layer in with_adapter.named_modules()
-        if isinstance(layer, LoraLayer)
-    }
+    layers = _layers(with_adapter)
     rounding, along, change = 0.0, 0.0, 0.0
     for name in base.names:
         if base.spec(name) != merged.spec(name):
@@ -194,8 +203,8 @@ def prove_weights(with_adapter: nn.Module, base: Checkpoint, merged: Checkpoint)
 def _prove_layer(
     name: str,
     layer: Any,  # peft.tuners.lora.LoraLayer
-    base: torch.Tensor,  # (out, in), the storage dtype
-    merged: torch.Tensor,  # (out, in), the same
+    base: torch.Tensor,  # (out, in), any float
+    merged: torch.Tensor,  # (out, in), the storage dtype
 ) -> tuple[float, float]:
     """Return <merged - base, delta> and <delta, delta>; raise when rounding explains it not."""
     delta = layer.get_delta_weight(ADAPTER)
@@ -206,24 +215,42 @@ def _prove_layer(
     rows = max(1, BLOCK_ELEMENTS // base.shape[1])
     for start in range(0, len(base), rows):
         block = slice(start, start + rows)
-        weight, part, found = base[block].float(), delta[block], merged[block].float()
+        weight, found = base[block].float(), merged[block].float()
+        part = _change(layer, weight, delta[block], block)
         # Both sides computed sum_k b_ik a_kj in float32, in an order of their own: each may be
         # wrong by `rank` roundings of |b_i| |a_j| (Higham 2002, 3.1, with Cauchy-Schwarz).
         arithmetic = (rank + 2) * torch.finfo(torch.float32).eps
         exact = weight + part
         error = (found - exact).abs()
-        bound = rounding_bound(exact, base.dtype)
+        bound = rounding_bound(exact, merged.dtype)
+        if layer.use_dora.get(ADAPTER):  # the norm adds as many products as a row has weights
+            bound += base.shape[1] * torch.finfo(torch.float32).eps * exact.abs()
         bound += arithmetic * (weight.abs() + torch.outer(lengths[block], columns))
         wrong = ~(error <= bound)  # a not-a-number is wrong too
         if bool(wrong.any()):
             raise _disproved(
                 f'{int(wrong.sum())} of {wrong.numel()} values of a block of "{name}" are further '
-                f"from base + adapter than rounding to {base.dtype} explains; the largest "
+                f"from base + adapter than rounding to {merged.dtype} explains; the largest "
                 f"difference is {float(error.max()):.3g}"
             )
         along += float(((found - weight) * part).sum())
         total += float(part.square().sum())
     return along, total
+
+
+def _change(
+    layer: Any,  # peft.tuners.lora.LoraLayer
+    weight: torch.Tensor,  # (rows, in), float32
+    delta: torch.Tensor,  # (rows, in), float32: s B A
+    block: slice,
+) -> torch.Tensor:
+    """Return what the layer adds to these rows: s B A, under DoRA with the rows' new lengths."""
+    if not layer.use_dora.get(ADAPTER):
+        return delta
+    magnitude = layer.lora_magnitude_vector[ADAPTER]
+    norm = magnitude.get_weight_norm(weight, delta, scaling=1.0)
+    changed: torch.Tensor = (weight + delta) * (magnitude.weight[block] / norm)[:, None]
+    return changed - weight
 
 
 def rounding_bound(exact: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
