@@ -73,6 +73,8 @@ LIGHT_FILES = {
     "training_args",
     "text_template",
     "columns",
+    "row_form",
+    "strategies",
     "__init__",
 }
 LIGHT_LIBRARIES = {"packaging", "pydantic", "pytest", "rich", "yaml"}

@@ -13,9 +13,11 @@ from drupe.core.dataset import Dataset, LoadDataset, Part, TextPreprocess
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.data import corpus, load
+from drupe.data.row_form import RowForm, Segment
 
 TOKENIZER = make_tokenizer()
 END = TOKENIZER.eos_token_id
+TEXT = RowForm("text", ("text",), "text")
 TEMPLATE = "### Text: {phrase}\n### The tone is:\n{tone}"
 
 
@@ -49,6 +51,16 @@ def ids(text: str) -> list[int]:
     return list(TOKENIZER(text)["input_ids"])
 
 
+def texts_of(data: Dataset, rows: Any) -> list[str]:
+    return ["".join(segment.text for segment in example) for example in load.examples(data, rows)]
+
+
+def samples_of(texts: list[str], tokenizer: Any, preprocess: TextPreprocess, job: Job) -> list[Any]:
+    """Return the samples of rows of plain text."""
+    examples = [[Segment(text)] for text in texts]
+    return corpus.samples(examples, TEXT, tokenizer, preprocess, job)
+
+
 # Rows
 
 
@@ -56,7 +68,7 @@ def ids(text: str) -> list[int]:
 def test_json_lines_are_read_whatever_the_files_name(tmp_path: Path, name: str) -> None:
     data = dataset(written(tmp_path, [{"phrase": "a", "tone": "b"}], name))
     found = load.rows(data, tmp_path / "scratch")
-    assert load.texts(data, found) == ["### Text: a\n### The tone is:\nb"]
+    assert texts_of(data, found) == ["### Text: a\n### The tone is:\nb"]
 
 
 def test_a_json_list_is_read(tmp_path: Path) -> None:
@@ -75,7 +87,7 @@ def test_csv_text_stays_as_it_is(tmp_path: Path) -> None:
     file.write_text("phrase,tone\n007,NA\n1.0,null\n2024-01-01,true\n")
     data = dataset(file, "csv", text_template="{phrase} {tone}")
     found = load.rows(data, tmp_path / "scratch")
-    assert load.texts(data, found) == ["007 NA", "1.0 null", "2024-01-01 true"]
+    assert texts_of(data, found) == ["007 NA", "1.0 null", "2024-01-01 true"]
 
 
 def test_an_empty_csv_cell_has_no_value(tmp_path: Path) -> None:
@@ -83,7 +95,7 @@ def test_an_empty_csv_cell_has_no_value(tmp_path: Path) -> None:
     file.write_text("phrase,tone\na,b\nc,\n")
     data = dataset(file, "csv")
     with pytest.raises(DrupeError, match=r'data, row 2: has no value in the column "tone"'):
-        load.texts(data, load.rows(data, tmp_path / "scratch"))
+        texts_of(data, load.rows(data, tmp_path / "scratch"))
 
 
 def test_json_strings_that_the_reader_makes_dates_are_refused(tmp_path: Path) -> None:
@@ -94,7 +106,7 @@ def test_json_strings_that_the_reader_makes_dates_are_refused(tmp_path: Path) ->
 
 def test_text_columns_are_joined_by_a_space(tmp_path: Path) -> None:
     data = dataset(ten_rows(tmp_path), text_template=None, text_cols=("phrase", "tone"))
-    assert load.texts(data, load.rows(data, tmp_path))[3] == "number 3 joy"
+    assert texts_of(data, load.rows(data, tmp_path))[3] == "number 3 joy"
 
 
 def test_a_split_is_taken(tmp_path: Path) -> None:
@@ -196,7 +208,7 @@ def test_a_side_without_rows_is_refused(tmp_path: Path, eval_size: float) -> Non
 def test_line_by_line_ends_each_row_with_the_end_of_text() -> None:
     job, lines = heard()
     preprocess = TextPreprocess(strategy="line-by-line")
-    found = corpus.samples(["a b", "c"], TOKENIZER, preprocess, job)
+    found = samples_of(["a b", "c"], TOKENIZER, preprocess, job)
     assert [sample["input_ids"] for sample in found] == [[*ids("a b"), END], [*ids("c"), END]]
     assert found[0]["labels"] == found[0]["input_ids"]
     assert found[0]["attention_mask"] == [1] * len(found[0]["input_ids"])
@@ -206,10 +218,10 @@ def test_line_by_line_ends_each_row_with_the_end_of_text() -> None:
 def test_the_tokenizers_begin_of_text_is_kept() -> None:
     tokenizer = make_tokenizer(begin=True)
     preprocess = TextPreprocess(strategy="line-by-line")
-    (sample,) = corpus.samples(["a b"], tokenizer, preprocess, heard()[0])
+    (sample,) = samples_of(["a b"], tokenizer, preprocess, heard()[0])
     assert sample["input_ids"] == [tokenizer.bos_token_id, *ids("a b"), END]
     bare = preprocess.model_copy(update={"add_special_tokens": False})
-    (sample,) = corpus.samples(["a b"], tokenizer, bare, heard()[0])
+    (sample,) = samples_of(["a b"], tokenizer, bare, heard()[0])
     assert sample["input_ids"] == ids("a b")
 
 
@@ -218,7 +230,7 @@ def test_a_tokenizer_without_an_end_of_text_is_told() -> None:
     tokenizer.eos_token = None
     job, lines = heard()
     preprocess = TextPreprocess(strategy="line-by-line")
-    (sample,) = corpus.samples(["a b"], tokenizer, preprocess, job)
+    (sample,) = samples_of(["a b"], tokenizer, preprocess, job)
     assert sample["input_ids"] == ids("a b")
     assert lines == [
         "warning: The tokenizer has no end-of-text token: the model will not learn when to stop."
@@ -228,7 +240,7 @@ def test_a_tokenizer_without_an_end_of_text_is_told() -> None:
 def test_long_rows_are_cut_and_counted() -> None:
     job, lines = heard()
     preprocess = TextPreprocess(strategy="line-by-line", max_seq_len=4)
-    found = corpus.samples(["abcdefgh", "a"], TOKENIZER, preprocess, job)
+    found = samples_of(["abcdefgh", "a"], TOKENIZER, preprocess, job)
     assert [len(sample["input_ids"]) for sample in found] == [4, 2]
     assert lines == ["warning: 1 of 2 rows are longer than max_seq_len 4 and were cut at the end."]
 
@@ -238,23 +250,23 @@ def test_short_rows_are_dropped_where_asked() -> None:
     preprocess = TextPreprocess(
         strategy="line-by-line", max_seq_len=4, drop_short_sequences=True, pad_to_max_len=False
     )
-    assert len(corpus.samples(["a", "!?;"], TOKENIZER, preprocess, job)) == 1
+    assert len(samples_of(["a", "!?;"], TOKENIZER, preprocess, job)) == 1
     assert lines == ["note: 1 of 2 rows are shorter than 4 tokens and were left out."]
     with pytest.raises(DrupeError, match="1 rows gave no sample of two tokens or more"):
-        corpus.samples(["a"], TOKENIZER, preprocess, job)
+        samples_of(["a"], TOKENIZER, preprocess, job)
 
 
 def test_max_samples_takes_the_first() -> None:
     preprocess = TextPreprocess(strategy="line-by-line", max_samples=2)
-    assert len(corpus.samples(["a", "b", "c"], TOKENIZER, preprocess, heard()[0])) == 2
+    assert len(samples_of(["a", "b", "c"], TOKENIZER, preprocess, heard()[0])) == 2
     joined = TextPreprocess(max_seq_len=2, max_samples=2)
-    assert len(corpus.samples(["a", "b", "c"], TOKENIZER, joined, heard()[0])) == 2
+    assert len(samples_of(["a", "b", "c"], TOKENIZER, joined, heard()[0])) == 2
 
 
 def test_join_cuts_one_stream_and_tells_the_remainder() -> None:
     job, lines = heard()
     preprocess = TextPreprocess(max_seq_len=5, joiner="\n")
-    found = corpus.samples(["a", "b", "c", "d"], TOKENIZER, preprocess, job)
+    found = samples_of(["a", "b", "c", "d"], TOKENIZER, preprocess, job)
     between = ids("\n")
     stream = [token for row in "abcd" for token in [*ids(row), END, *between]]
     assert [sample["input_ids"] for sample in found] == [stream[:5], stream[5:10]]
@@ -266,7 +278,7 @@ def test_join_cuts_one_stream_and_tells_the_remainder() -> None:
 def test_join_keeps_a_last_block_that_is_exactly_full() -> None:
     job, lines = heard()
     preprocess = TextPreprocess(max_seq_len=2, joiner=None)
-    found = corpus.samples(["a", "b"], TOKENIZER, preprocess, job)
+    found = samples_of(["a", "b"], TOKENIZER, preprocess, job)
     assert [sample["input_ids"] for sample in found] == [[*ids("a"), END], [*ids("b"), END]]
     assert lines == []
 
@@ -274,7 +286,7 @@ def test_join_keeps_a_last_block_that_is_exactly_full() -> None:
 def test_join_of_less_than_one_block_gives_one_short_block() -> None:
     job, lines = heard()
     preprocess = TextPreprocess(max_seq_len=1024, joiner=None)
-    (sample,) = corpus.samples(["a", "b"], TOKENIZER, preprocess, job)
+    (sample,) = samples_of(["a", "b"], TOKENIZER, preprocess, job)
     assert sample["input_ids"] == [*ids("a"), END, *ids("b"), END]
     assert lines[0].startswith(
         "warning: All rows together have 4 tokens, less than one block of 1024: they are one"
@@ -285,7 +297,7 @@ def test_join_of_less_than_one_block_gives_one_short_block() -> None:
 def test_the_batch_of_the_tokenizer_has_no_influence(strategy: Any) -> None:
     texts = [f"row {number} " * number for number in range(1, 12)]
     found = [
-        corpus.samples(
+        samples_of(
             texts,
             TOKENIZER,
             TextPreprocess(strategy=strategy, max_seq_len=16, processing_batch_size=size),
@@ -299,7 +311,7 @@ def test_the_batch_of_the_tokenizer_has_no_influence(strategy: Any) -> None:
 def test_rows_of_one_token_or_none_teach_nothing() -> None:
     job, lines = heard()
     preprocess = TextPreprocess(strategy="line-by-line", add_special_tokens=False)
-    assert len(corpus.samples(["", "a", "a b"], TOKENIZER, preprocess, job)) == 1
+    assert len(samples_of(["", "a", "a b"], TOKENIZER, preprocess, job)) == 1
     assert lines == ["warning: 2 of 3 rows have fewer than two tokens and were left out."]
 
 
@@ -308,7 +320,7 @@ def test_rows_of_one_token_or_none_teach_nothing() -> None:
 )
 def test_every_script_is_tokenized_without_loss(text: str) -> None:
     preprocess = TextPreprocess(strategy="line-by-line")
-    (sample,) = corpus.samples([text], TOKENIZER, preprocess, heard()[0])
+    (sample,) = samples_of([text], TOKENIZER, preprocess, heard()[0])
     assert TOKENIZER.decode(sample["input_ids"][:-1]) == text
 
 
@@ -318,8 +330,8 @@ def test_every_script_is_tokenized_without_loss(text: str) -> None:
 def test_padding_is_on_the_right_without_loss() -> None:
     job, _ = heard()
     preprocess = TextPreprocess(strategy="line-by-line", pad_to_max_len=False)
-    samples = corpus.samples(["ab", "c"], TOKENIZER, preprocess, job)
-    batch = corpus.padding(TOKENIZER, preprocess)(samples)
+    samples = samples_of(["ab", "c"], TOKENIZER, preprocess, job)
+    batch = corpus.padding(TOKENIZER, preprocess, 8)(samples)
     assert batch["input_ids"][1].tolist() == [*ids("c"), END, TOKENIZER.pad_token_id]
     assert batch["labels"][1].tolist() == [*ids("c"), END, -100]
     assert batch["attention_mask"][1].tolist() == [1, 1, 0]
@@ -327,17 +339,17 @@ def test_padding_is_on_the_right_without_loss() -> None:
 
 def test_padding_to_the_longest_that_is_allowed() -> None:
     preprocess = TextPreprocess(strategy="line-by-line", max_seq_len=8)
-    samples = corpus.samples(["c"], TOKENIZER, preprocess, heard()[0])
-    assert corpus.padding(TOKENIZER, preprocess)(samples)["input_ids"].shape == (1, 8)
+    samples = samples_of(["c"], TOKENIZER, preprocess, heard()[0])
+    assert corpus.padding(TOKENIZER, preprocess, 8)(samples)["input_ids"].shape == (1, 8)
     joined = TextPreprocess(strategy="join", max_seq_len=8, use_attention_mask=False, joiner=None)
-    samples = corpus.samples(["c"], TOKENIZER, joined, heard()[0])
-    batch = corpus.padding(TOKENIZER, joined)(samples)
+    samples = samples_of(["c"], TOKENIZER, joined, heard()[0])
+    batch = corpus.padding(TOKENIZER, joined, 8)(samples)
     assert batch["input_ids"].shape == (1, 2)
     assert "attention_mask" not in batch
 
 
 def test_a_blank_line_stands_between_two_rows_as_in_olive_today() -> None:
     job, _ = heard()
-    (sample,) = corpus.samples(["a", "b"], TOKENIZER, TextPreprocess(), job)
+    (sample,) = samples_of(["a", "b"], TOKENIZER, TextPreprocess(), job)
     between = ids("\n\n")
     assert sample["input_ids"] == [*ids("a"), END, *between, *ids("b"), END, *between]

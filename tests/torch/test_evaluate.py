@@ -20,6 +20,9 @@ from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.core.target import Target
+from drupe.data import corpus
+from drupe.data.row_form import RowForm, Segment
+from drupe.data.strategies import NO_LABEL, Row
 from drupe.evaluate import accuracy, perplexity, runtimes
 from drupe.evaluate.chat import Chat
 from drupe.evaluate.metrics import Accuracy, Perplexity
@@ -252,11 +255,28 @@ def test_perplexity_is_exp_of_transformers_loss(
         assert len(json.loads((tmp_path / "items.json").read_text())) == 3
 
 
+def tokenized(text: str, runtime: Runtime) -> Row:
+    form = RowForm("text", ("text",), "text")
+    (row,) = corpus.tokenized([[Segment(text)]], form, runtime.tokenizer, TextPreprocess())
+    return row
+
+
+def test_what_has_no_label_is_not_counted(checkpoint: Model, tmp_path: Path) -> None:
+    runtime = opened(checkpoint)
+    whole = tokenized("one two three four", runtime)
+    half = Row(whole.ids, [NO_LABEL] * 3 + whole.labels[3:])
+    ((nats, count),) = perplexity.row_losses(runtime, [half], Job(tmp_path))
+    logits = runtime.logits([whole.ids[:-1]])[0].log_softmax(-1)
+    expected = -sum(logits[place, whole.ids[place + 1]] for place in range(2, len(whole) - 1))
+    assert count == len(whole) - 3
+    assert nats == pytest.approx(float(expected), rel=1e-5), "measured 1e-7"
+
+
 def test_long_rows_are_cut_and_short_ones_count_nothing(checkpoint: Model, tmp_path: Path) -> None:
     runtime = opened(checkpoint)
-    rows = [perplexity.row_ids(runtime, "word " * 300, special=True), [5], []]
-    assert len(rows[0]) == CONTEXT_LENGTH
-    found = perplexity.row_losses(runtime, rows, Job(tmp_path))
+    long = tokenized("word " * 300, runtime).cut(0, runtime.context_length)
+    assert len(long) == CONTEXT_LENGTH
+    found = perplexity.row_losses(runtime, [long, Row([5], [5]), Row([], [])], Job(tmp_path))
     assert [count for _, count in found] == [CONTEXT_LENGTH - 1, 0, 0]
 
 

@@ -21,7 +21,8 @@ def read(file: Path, scratch: Path) -> list[str]:
         load_dataset_config=LoadDataset(data_name="json", data_files=file),
         pre_process_data_config=TextPreprocess(text_template="{phrase} {tone}"),
     )
-    return load.texts(data, load.rows(data, scratch))
+    examples = load.examples(data, load.rows(data, scratch))
+    return ["".join(segment.text for segment in example) for example in examples]
 
 
 @pytest.mark.parametrize("before", [1, 5, 3000])

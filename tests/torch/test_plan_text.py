@@ -11,6 +11,7 @@ import pytest
 from tiny_models import END, make_tokenizer
 
 from drupe.cli import main
+from drupe.core.dataset import Dataset, LoadDataset, TextPreprocess
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.data.text_lints import lint
@@ -160,7 +161,7 @@ def test_samples_are_those_of_the_training(
     job = Job(tmp_path / "scratch")
     model = Model("hf", tiny_phi3, "")
     data, _ = cut_to_context(step, model, job)
-    trained = samples_of(data, make_tokenizer(), job)[:2]
+    trained = samples_of(data, make_tokenizer(), job)[0][:2]
     assert [sample["ids"] for sample in shown] == [sample["input_ids"] for sample in trained]
     assert [sample["labels"] for sample in shown] == [sample["labels"] for sample in trained]
     assert shown[0]["attention_mask"] == [1] * 16
@@ -208,3 +209,59 @@ def test_a_model_that_cannot_be_exported(
     assert main(["plan", str(tmp_path / "config.json")]) == 2
     words = "ONNX Runtime GenAI's builder does not know BloomForCausalLM\n  It knows ChatGLM"
     assert words in capsys.readouterr().err
+
+
+def chat_rows(folder: Path, count: int, length: int) -> Path:
+    turns = [{"role": "user", "content": "word " * length}, {"role": "assistant", "content": "b"}]
+    file = folder / "chats.jsonl"
+    file.write_text("".join(json.dumps({"messages": turns}) + "\n" for _ in range(count)))
+    return file
+
+
+@pytest.mark.parametrize(("length", "words"), [(1, None), (99, "no answer within max_seq_len 32")])
+def test_conversations_whose_answers_are_cut(
+    length: int, words: str | None, tiny_phi3: Path, tmp_path: Path
+) -> None:
+    data = Dataset(
+        name="chats",
+        load_dataset_config=LoadDataset(data_files=chat_rows(tmp_path, 2, length)),
+        pre_process_data_config=TextPreprocess(
+            strategy="line-by-line",
+            max_seq_len=32,
+            chat_template="{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+            "{% if add_generation_prompt %}assistant: {% endif %}",
+        ),
+    )
+    found = list(lint(data, tiny_phi3, tmp_path))
+    assert ("note", "is read as OpenAI messages, by its columns", "") in found
+    blocked = [what for level, what, _ in found if level == "blocker"]
+    assert blocked == ([f"2 of 2 rows have {words}: nothing of them is learnt"] if words else [])
+
+
+def test_rows_that_are_trained_on_and_measured_on(tiny_phi3: Path, tmp_path: Path) -> None:
+    def named(name: str, texts: list[str]) -> Dataset:
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+        return Dataset(name=name, load_dataset_config=LoadDataset(data_files=file))
+
+    trained_on = named("train", [f"row {n}" for n in range(40)])
+    others = [named("test", ["row 3", "new", "row 5"]), named("clean", ["other"]), trained_on]
+    warned = [
+        what
+        for level, what, _ in lint(trained_on, tiny_phi3, tmp_path, others)
+        if "rows of" in what
+    ]
+    assert warned == ["2 of the 3 rows of test are trained on as well"]
+
+
+def test_a_users_script_is_named_and_not_run(tiny_phi3: Path, tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    data = Dataset(
+        name="own",
+        load_dataset_config=LoadDataset(data_files=chat_rows(tmp_path, 1, 1)),
+        pre_process_data_config=TextPreprocess(user_script=script, text_formatting_func="text"),
+    )
+    told = [what for _, what, _ in lint(data, tiny_phi3, tmp_path)]
+    assert told == ["was not looked at: mine.py runs in its step alone"]
+    assert not (tmp_path / "ran").exists()

@@ -40,7 +40,7 @@ def _columns_beside_a_template(dataset: Dataset, place: Place) -> Iterator[Found
         columns = needed_columns(dataset)
     except DrupeError:
         return  # told as a fault
-    for name in preprocess.text_cols:
+    for name in preprocess.text_cols or ():
         if name not in columns:
             hint = closest(name, columns)
             near = f' (it names "{hint}")' if hint else ""

@@ -52,6 +52,11 @@ def _fraction_or_count(size: float) -> float:
 HeldOut = Annotated[float, Field(gt=0), AfterValidator(_fraction_or_count)]
 
 
+Strategy = Literal[
+    "line-by-line", "line-by-line-random", "join", "join-random", "join-sliding-window"
+]
+
+
 class LoadDataset(Declared):
     """Local files, read by the `datasets` library."""
 
@@ -71,20 +76,53 @@ class LoadDataset(Declared):
 
 
 class TextPreprocess(Declared):
-    """How a row becomes text, and the texts samples of tokens."""
+    """How a row becomes text, and the texts samples of tokens.
+
+    What a row is (a text, a pair, a conversation) is said by one of the first fields; where none
+    is written, the columns' names tell (`data.row_form`).
+    """
 
     text_template: str | None = None
     """Text with column names in braces: "### Text: {phrase}"; {{ and }} are literal braces."""
-    text_cols: Names = ("text",)
+    text_cols: Names | None = None
     """Without a template: columns to join by a space."""
-    strategy: Literal["line-by-line", "join"] = "join"
-    """line-by-line: a sample a row. join: all rows in one line of tokens, cut in blocks."""
+    text_formatting_func: str | None = None
+    """A function of user_script that is given a row and returns its text."""
+    user_script: Path | None = None
+    """Python file with that function. It runs in the step's process alone."""
+    script_dir: Path | None = None
+    """Folder with what user_script imports."""
+    pair_format: Literal["default", "alpaca", "chip2", "self_instruct", "custom"] | None = None
+    """Rows of a question and its answer; custom: by the two templates below."""
+    input_template: str | None = None
+    """What is asked in a pair."""
+    output_template: str | None = None
+    """What is answered."""
+    target_max_len: int | None = Field(default=None, ge=1)
+    """Longest answer of a pair, in tokens, its end not counted; None: max_seq_len."""
+    message_col: str | None = None
+    """Column with a list of messages: [{"role": "user", "content": "..."}, ...]."""
+    chat_template: str | None = None
+    """Jinja template of messages; None: the model's own."""
+    ignore_source_in_labels: bool = True
+    """Of pairs and messages: learn the answers only."""
+    strategy: Strategy = "join"
+    """line-by-line: a sample a row. join: all rows in one line of tokens, cut in blocks.
+    line-by-line-random: max_samples rows drawn, with replacement. join-random: max_samples blocks,
+    each from a row that is drawn. join-sliding-window: blocks that overlap, stride apart."""
+    stride: int | None = Field(default=None, ge=1)
+    """join-sliding-window: tokens from one block to the next; what is shared is learnt once."""
+    random_seed: int | None = None
+    """The random strategies: the seed."""
+    random_retries: int = Field(default=10, ge=0)
+    """The random strategies: draws more where one gives too few tokens."""
     max_seq_len: int = Field(default=1024, ge=2)
-    """Longest sample, in tokens."""
+    """Longest sample, in tokens; of a pair, longest question."""
     max_samples: int | None = Field(default=None, ge=1)
     """At most so many samples; None: all."""
     add_special_tokens: bool = True
-    """Begin of text (where the tokenizer has the habit) and end of text around each row."""
+    """Begin of text (where the tokenizer has the habit) and end of text around each row. Messages
+    have those of the chat template."""
     pad_to_max_len: bool = True
     """line-by-line: pad every sample to max_seq_len, not only to the longest of its batch."""
     drop_short_sequences: bool = False
@@ -96,33 +134,83 @@ class TextPreprocess(Declared):
     processing_batch_size: int = Field(default=1024, ge=1)
     """Rows that are tokenized at a time; no influence on the result."""
 
+    @property
+    def joins(self) -> bool:
+        """Whether samples are blocks of joined rows."""
+        return self.strategy.startswith("join")
+
+    @property
+    def draws(self) -> bool:
+        """Whether samples are drawn."""
+        return self.strategy.endswith("random")
+
     @model_validator(mode="after")
     def _fits_together(self) -> TextPreprocess:
-        by_line = self.strategy == "line-by-line"
-        if by_line and self.drop_short_sequences and self.pad_to_max_len:
+        if not self.joins and self.drop_short_sequences and self.pad_to_max_len:
             raise ValueError(
                 "drop_short_sequences and pad_to_max_len exclude each other: set one to false"
             )
-        if by_line and not self.use_attention_mask and self.pad_to_max_len:
+        if not self.joins and not self.use_attention_mask and self.pad_to_max_len:
             raise ValueError(
                 "padding without an attention mask trains on padding: set use_attention_mask to "
                 "true or pad_to_max_len to false"
             )
+        if self.draws and (self.max_samples is None or self.random_seed is None):
+            raise ValueError(f"{self.strategy} needs max_samples and random_seed")
+        if self.strategy == "join-sliding-window" and not (
+            self.stride is not None and self.stride <= self.max_seq_len
+        ):
+            raise ValueError("join-sliding-window needs a stride of at most max_seq_len")
+        self._says_one_form()
         return self
 
+    def _says_one_form(self) -> None:
+        forms = ("text_template", "text_formatting_func", "pair_format", "message_col")
+        said = [name for name in forms if getattr(self, name) is not None]
+        if len(said) > 1:
+            raise ValueError(f"{' and '.join(said)} exclude each other: a row is one of them")
+        if (self.text_formatting_func is None) != (self.user_script is None):
+            raise ValueError("text_formatting_func and user_script belong together: write both")
+        both = self.input_template is not None and self.output_template is not None
+        either = self.input_template is not None or self.output_template is not None
+        if self.pair_format == "custom" and not both:
+            raise ValueError('pair_format "custom" needs input_template and output_template')
+        if either and self.pair_format != "custom":
+            raise ValueError('input_template and output_template need pair_format "custom"')
+
     def without_effect(self) -> list[Idle]:
-        """Return what the other strategy would have honoured."""
+        """Return what the other strategies and forms would have honoured."""
         idle = []
-        if self.strategy == "join":
+        if self.joins:
             # false says what join does anyway
+            why = f'has no effect under the strategy "{self.strategy}", whose blocks are all full'
             idle = [
-                Idle((name,), 'has no effect under the strategy "join", whose blocks are all full')
+                Idle((name,), why)
                 for name in ("pad_to_max_len", "drop_short_sequences")
                 if name in self.model_fields_set and getattr(self, name)
             ]
         elif self.joiner is not None and "joiner" in self.model_fields_set:
-            idle = [Idle(("joiner",), 'has no effect under "line-by-line": nothing is joined')]
+            why = f'has no effect under "{self.strategy}": nothing is joined'
+            idle = [Idle(("joiner",), why)]
+        if self.stride is not None and self.strategy != "join-sliding-window":
+            idle.append(Idle(("stride",), "is for join-sliding-window"))
+        if not self.draws:
+            idle += [
+                Idle((name,), "is for the random strategies")
+                for name in ("random_seed", "random_retries")
+                if name in self.model_fields_set and getattr(self, name) is not None
+            ]
+        if self.script_dir is not None and self.user_script is None:
+            idle.append(Idle(("script_dir",), "has no effect without user_script"))
+        if self.chat_template is not None and self.message_col is None and self._says_text():
+            idle.append(Idle(("chat_template",), "has no effect: the rows are no messages"))
+        if self.target_max_len is not None and (self._says_text() or self.message_col is not None):
+            idle.append(Idle(("target_max_len",), "has no effect: the rows are no pairs"))
         return idle
+
+    def _says_text(self) -> bool:
+        said = (self.text_template, self.text_cols, self.text_formatting_func)
+        return any(each is not None for each in said)
 
     def key_form(self, digest: Callable[[Path], str]) -> Any:
         """Return the key form without what changes no result."""

@@ -9,12 +9,14 @@ import codecs
 import csv
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from drupe.core.dataset import Dataset
 from drupe.core.errors import DrupeError, nearest
 from drupe.core.resource import Remote
+from drupe.data.row_form import RowForm, row_form, said_form
 from drupe.data.text_template import parse
 
 # A first row that is longer is looked at when the step runs, like all the others.
@@ -59,7 +61,7 @@ def check_columns(dataset: Dataset) -> None:
     if dataset.load_dataset_config.split != "train":
         return
     for columns in _shown(dataset):
-        for column in needed_columns(dataset):
+        for column in needed_columns(dataset, columns):
             if column not in columns:
                 listed = ", ".join(f'"{each}"' for each in columns) or "none"
                 raise DrupeError(
@@ -80,12 +82,26 @@ def _shown(dataset: Dataset) -> list[tuple[str, ...]]:
     return [columns for columns in shown if columns is not None]
 
 
-def needed_columns(dataset: Dataset) -> tuple[str, ...]:
-    """Return the columns that a row needs to become a text."""
-    preprocess = dataset.pre_process_data_config
-    if preprocess.text_template is not None:
-        return parse(preprocess.text_template).columns
-    return preprocess.text_cols
+def needed_columns(dataset: Dataset, columns: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the columns that a row needs to become a text; `columns`: those that it has.
+
+    Raises DrupeError where neither the config nor the columns tell.
+    """
+    said = said_form(dataset.pre_process_data_config)
+    if said is None and columns is None:
+        return ()
+    return (said or row_form(dataset.pre_process_data_config, columns or ())).columns
+
+
+def recognised(dataset: Dataset) -> RowForm | None:
+    """Return what the rows are where their columns alone tell it; None otherwise."""
+    if said_form(dataset.pre_process_data_config) is not None:
+        return None
+    try:
+        forms = [row_form(dataset.pre_process_data_config, each) for each in _shown(dataset)]
+    except DrupeError:
+        return None  # told as a fault
+    return forms[0] if forms and forms[0].kind != "text" else None
 
 
 def choices_shown(dataset: Dataset) -> set[str] | None:

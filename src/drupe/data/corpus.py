@@ -1,7 +1,8 @@
 """Texts become samples of token ids, and samples a batch of tensors.
 
 A sample is {"input_ids": [...], "labels": [...], "attention_mask": [...] if asked for}, each list
-of the same length; labels are the ids themselves, since the model shifts them.
+of the same length; labels are the ids themselves, since the model shifts them, and NO_LABEL where
+nothing is to be learnt.
 
 Begin and end of text: a text is tokenized with the tokenizer's own habit (most put a begin of
 text, few an end), and the id of the end of text follows where the tokenizer did not put it.
@@ -11,6 +12,7 @@ prompt has. We do not.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,114 +22,112 @@ import torch
 from drupe.core.dataset import TextPreprocess
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
+from drupe.data import strategies
+from drupe.data.row_form import RowForm, Segment
+from drupe.data.strategies import NO_LABEL, Row
 
 Sample = dict[str, list[int]]
-NO_LABEL = -100  # what transformers' losses leave out
 
 
 def samples(
-    texts: Sequence[str], tokenizer: Any, preprocess: TextPreprocess, job: Job
+    examples: Sequence[Sequence[Segment]],
+    form: RowForm,
+    tokenizer: Any,
+    preprocess: TextPreprocess,
+    job: Job,
 ) -> list[Sample]:
-    """Return the samples of `texts` in order, each of at most max_seq_len tokens.
+    """Return the samples of `examples`, each of at most max_seq_len tokens.
 
     Raises DrupeError when nothing is left to train on.
     """
     if preprocess.add_special_tokens and tokenizer.eos_token_id is None:
         job.warn("The tokenizer has no end-of-text token: the model will not learn when to stop.")
-    rows = _tokenized(texts, tokenizer, preprocess)
-    if preprocess.strategy == "join":
-        blocks = _joined(rows, tokenizer, preprocess, job)
-    else:
-        blocks = _line_by_line(rows, preprocess, job)
-    if not blocks:
+    rows = tokenized(examples, form, tokenizer, preprocess)
+    if form.kind == "pair" and not preprocess.joins:
+        rows = strategies.cut_pairs(rows, preprocess, job)
+    between: list[int] = []
+    if preprocess.joins and preprocess.joiner:
+        between = tokenizer(preprocess.joiner, add_special_tokens=False)["input_ids"]
+    blocks = strategies.blocks(rows, between, strategies.longest(form, preprocess), preprocess, job)
+    learnt = [block for block in blocks if any(label != NO_LABEL for label in block.labels[1:])]
+    if len(learnt) < len(blocks):
+        job.warn(
+            f"{len(blocks) - len(learnt)} of {len(blocks)} samples hold no token of an answer "
+            "and were left out: a longer max_seq_len keeps more."
+        )
+    if not learnt:
         raise DrupeError(
             "data",
-            f"{len(texts)} rows gave no sample of two tokens or more",
+            f"{len(examples)} rows gave no sample of two tokens or more",
             "Look at the data, text_template, max_seq_len and drop_short_sequences.",
         )
-    return [_sample(block, mask=preprocess.use_attention_mask) for block in blocks]
+    return [_sample(block, mask=preprocess.use_attention_mask) for block in learnt]
 
 
-def _tokenized(
-    texts: Sequence[str], tokenizer: Any, preprocess: TextPreprocess
-) -> Iterator[list[int]]:
-    special = preprocess.add_special_tokens
+def tokenized(
+    examples: Sequence[Sequence[Segment]],
+    form: RowForm,
+    tokenizer: Any,
+    preprocess: TextPreprocess,
+) -> Iterator[Row]:
+    """Yield each example as ids and labels, whole.
+
+    The whole text is tokenized at once, so that no token is made that text would not give; a token
+    belongs to the segment in which it begins.
+    """
+    special = preprocess.add_special_tokens and form.kind != "messages"
     end = tokenizer.eos_token_id
     puts_end = special and tokenizer("a")["input_ids"][-1] == end
     ending = [end] if special and end is not None and not puts_end else []
     size = preprocess.processing_batch_size
-    for start in range(0, len(texts), size):
-        batch = list(texts[start : start + size])
-        # verbose: no warning about rows longer than the model's context; they are cut below
-        for ids in tokenizer(batch, add_special_tokens=special, verbose=False)["input_ids"]:
-            yield [*ids, *ending]
-
-
-def _line_by_line(
-    rows: Iterator[list[int]], preprocess: TextPreprocess, job: Job
-) -> list[list[int]]:
-    longest = preprocess.max_seq_len
-    kept: list[list[int]] = []
-    count = cut = short = empty = 0
-    for ids in rows:
-        count += 1
-        cut += len(ids) > longest
-        if len(ids) < 2:
-            empty += 1
-        elif preprocess.drop_short_sequences and len(ids) < longest:
-            short += 1
-        else:
-            kept.append(ids[:longest])
-        if len(kept) == preprocess.max_samples:
-            break
-    if cut:
-        job.warn(
-            f"{cut} of {count} rows are longer than max_seq_len {longest} and were cut at the end."
+    for start in range(0, len(examples), size):
+        batch = examples[start : start + size]
+        marked = any(len(example) > 1 for example in batch)
+        # verbose: no warning about rows longer than the model's context; they are cut later
+        read = tokenizer(
+            ["".join(segment.text for segment in example) for example in batch],
+            add_special_tokens=special,
+            return_offsets_mapping=marked,
+            verbose=False,
         )
-    if short:
-        job.note(f"{short} of {count} rows are shorter than {longest} tokens and were left out.")
-    if empty:
-        job.warn(f"{empty} of {count} rows have fewer than two tokens and were left out.")
-    return kept
+        for place, example in enumerate(batch):
+            ids = read["input_ids"][place]
+            offsets = read["offset_mapping"][place] if marked else None
+            yield _row(ids, offsets, example, ending, ends_itself=puts_end)
 
 
-def _joined(
-    rows: Iterator[list[int]], tokenizer: Any, preprocess: TextPreprocess, job: Job
-) -> list[list[int]]:
-    size = preprocess.max_seq_len
-    between = (
-        tokenizer(preprocess.joiner, add_special_tokens=False)["input_ids"]
-        if preprocess.joiner
-        else []
-    )
-    blocks: list[list[int]] = []
-    stream: list[int] = []
-    for ids in rows:
-        stream += ids
-        stream += between
-        full = len(stream) - len(stream) % size
-        blocks += [stream[start : start + size] for start in range(0, full, size)]
-        del stream[:full]
-        if preprocess.max_samples is not None and len(blocks) >= preprocess.max_samples:
-            return blocks[: preprocess.max_samples]
-    if blocks and stream:
-        job.note(
-            f"The rows gave {len(blocks)} blocks of {size} tokens; the last {len(stream)} tokens "
-            "fill none and were left out."
-        )
-    elif len(stream) > 1:
-        job.warn(
-            f"All rows together have {len(stream)} tokens, less than one block of {size}: they "
-            "are one short block. A smaller max_seq_len gives more, line-by-line a sample a row."
-        )
-        blocks = [stream]
-    return blocks
+def _row(
+    ids: list[int],
+    offsets: Sequence[tuple[int, int]] | None,
+    example: Sequence[Segment],
+    ending: list[int],
+    *,
+    ends_itself: bool,
+) -> Row:
+    whole = [*ids, *ending]
+    if offsets is None:
+        return Row(whole, list(whole) if example[0].learnt else [NO_LABEL] * len(whole))
+    borders = list(itertools.accumulate(len(segment.text) for segment in example))
+    last = len(example) - 1
+    labels: list[int] = []
+    answer = None
+    current = 0
+    for place, (token, (begin, _)) in enumerate(zip(ids, offsets, strict=True)):
+        if ends_itself and place == len(ids) - 1:
+            current = last  # an end of text lies nowhere in the text
+        while current < last and begin >= borders[current]:
+            current += 1
+        if current == last and answer is None:
+            answer = place
+        labels.append(token if example[current].learnt else NO_LABEL)
+    labels += [token if example[-1].learnt else NO_LABEL for token in ending]
+    return Row(whole, labels, len(ids) if answer is None else answer, bool(ending) or ends_itself)
 
 
-def _sample(ids: list[int], *, mask: bool) -> Sample:
-    sample = {"input_ids": ids, "labels": list(ids)}
+def _sample(row: Row, *, mask: bool) -> Sample:
+    sample = {"input_ids": row.ids, "labels": row.labels}
     if mask:
-        sample["attention_mask"] = [1] * len(ids)
+        sample["attention_mask"] = [1] * len(row.ids)
     return sample
 
 
@@ -157,11 +157,11 @@ class Padding:
         }
 
 
-def padding(tokenizer: Any, preprocess: TextPreprocess) -> Padding:
-    """Return how the samples of `preprocess` become batches."""
+def padding(tokenizer: Any, preprocess: TextPreprocess, length: int) -> Padding:
+    """Return how the samples of `preprocess`, at most `length` long, become batches."""
     tokens = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    fixed = preprocess.strategy == "line-by-line" and preprocess.pad_to_max_len
+    fixed = not preprocess.joins and preprocess.pad_to_max_len
     return Padding(
         token=next(token for token in tokens if token is not None),
-        length=preprocess.max_seq_len if fixed else None,
+        length=length if fixed else None,
     )

@@ -1,4 +1,4 @@
-"""Local files become rows, and rows texts."""
+"""Local files become rows, and rows texts.  Heavy file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ import datasets
 
 from drupe.core.dataset import Dataset, LoadDataset, Part
 from drupe.core.errors import DrupeError
-from drupe.data.text_template import Template, missing_column, parse, value_text
+from drupe.data import conversations
+from drupe.data.row_form import RowForm, Segment, conversation, row_form, segments
+from drupe.data.text_template import missing_column, parse
+from drupe.data.user_script import formatting_function
 
 # What `datasets` and the readers below it (pyarrow, pandas, json) raise for a file that they
 # cannot read: ArrowInvalid, ParserError and UnicodeDecodeError are ValueErrors.
@@ -50,19 +53,32 @@ def rows(dataset: Dataset, scratch: Path) -> datasets.Dataset:
     return part_of(found, dataset.part, dataset.name) if dataset.part else found
 
 
-def texts(dataset: Dataset, rows: datasets.Dataset) -> list[str]:
-    """Return the text of each row: by the template, or the text columns joined by a space.
+def examples(
+    dataset: Dataset, rows: datasets.Dataset, tokenizer: Any = None
+) -> list[list[Segment]]:
+    """Return the text of each row in segments, those that are to be learnt marked.
 
-    Raises DrupeError that names the row and the column where a value is absent.
+    tokenizer: has the chat template of rows that are messages. Raises DrupeError that names the
+    row and the column where a value is absent.
     """
     preprocess = dataset.pre_process_data_config
-    if preprocess.text_template is not None:
-        template = parse(preprocess.text_template)
-        return [template.render(row, number) for number, row in enumerate(rows, 1)]
-    return [
-        " ".join(value_text(row, column, number) for column in preprocess.text_cols)
-        for number, row in enumerate(rows, 1)
-    ]
+    form = row_form(preprocess, rows.column_names)
+    numbered = enumerate(rows, 1)
+    if form.kind == "function":
+        function = formatting_function(preprocess)
+        return [[Segment(function(row))] for _, row in numbered]
+    if form.kind == "messages":
+        (column,) = form.columns
+        return [
+            conversations.segments(conversation(row, number, column), number, tokenizer, preprocess)
+            for number, row in numbered
+        ]
+    return [segments(row, number, form, preprocess) for number, row in numbered]
+
+
+def form_of(dataset: Dataset, rows: datasets.Dataset) -> RowForm:
+    """Return how the rows are read."""
+    return row_form(dataset.pre_process_data_config, rows.column_names)
 
 
 def part_of(rows: datasets.Dataset, part: Part, name: str) -> datasets.Dataset:
@@ -188,7 +204,7 @@ def _check_columns(dataset: Dataset, rows: datasets.Dataset) -> None:
             "names no column: every row would be the same text",
             f"Name columns in braces; the data have {', '.join(rows.column_names)}.",
         )
-    for column in _needed(template, preprocess.text_cols):
+    for column in row_form(preprocess, rows.column_names).columns:
         if column not in rows.column_names:
             raise missing_column(dataset.name, column, tuple(rows.column_names))
         kind = str(getattr(rows.features[column], "dtype", ""))
@@ -199,7 +215,3 @@ def _check_columns(dataset: Dataset, rows: datasets.Dataset) -> None:
                 "text would not be what the file says",
                 'Give the rows as CSV ("data_name": "csv"), whose text stays as it is.',
             )
-
-
-def _needed(template: Template | None, text_cols: tuple[str, ...]) -> tuple[str, ...]:
-    return template.columns if template is not None else text_cols

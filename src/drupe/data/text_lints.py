@@ -1,6 +1,6 @@
 """Look at the rows of a data config as training would read them, before anything is trained.
 
-    python -m drupe.data.text_lints < {"dataset": ..., "model": FOLDER} > [finding, ...]
+    python -m drupe.data.text_lints < {"dataset", "model", "others"} > [finding, ...]
 
 A program of its own, since it imports `datasets`; the tokenizer is read by `tokenizers` alone, so
 that a look costs a second and not the five that transformers takes.  Heavy file.
@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ from tokenizers import Tokenizer
 from drupe.core.dataset import Dataset, TextPreprocess
 from drupe.core.errors import DrupeError
 from drupe.data import load
+from drupe.data.row_form import RowForm, Segment
+from drupe.data.strategies import longest
 from drupe.data.text_template import Text, parse
 
 # What marks turns and ends in the templates of the common families.
@@ -62,8 +64,13 @@ class Reading:
         return found
 
 
-def lint(dataset: Dataset, model: Path, scratch: Path) -> Iterator[Found]:
-    """Yield what is wrong, or looks wrong, with the text that `dataset` makes for `model`."""
+def lint(
+    dataset: Dataset, model: Path, scratch: Path, others: Sequence[Dataset] = ()
+) -> Iterator[Found]:
+    """Yield what is wrong, or looks wrong, with the text that `dataset` makes for `model`.
+
+    others: the data that is measured on, which should not be trained on.
+    """
     if not (model / "tokenizer.json").is_file():
         yield "note", "was not looked at: the model has no tokenizer.json", ""
         return
@@ -75,21 +82,90 @@ def lint(dataset: Dataset, model: Path, scratch: Path) -> Iterator[Found]:
     template = preprocess.text_template
     if template is not None:
         literal = "".join(piece.text for piece in parse(template).pieces if isinstance(piece, Text))
-        yield from markers(literal, reading)
+        yield from markers(literal, "text_template", reading)
         yield from another_template(literal, reading)
-    texts = load.texts(dataset, load.rows(dataset, scratch))
-    yield from end_of_text(texts, preprocess, reading)
-    yield from samples_left(texts, preprocess, reading)
+    if preprocess.chat_template is not None:
+        yield from markers(preprocess.chat_template, "chat_template", reading)
+    if preprocess.user_script is not None:
+        yield "note", f"was not looked at: {preprocess.user_script.name} runs in its step alone", ""
+        return
+    rows = load.rows(dataset, scratch)
+    form = load.form_of(dataset, rows)
+    if form.recognised and form.kind != "text":
+        yield "note", f"is read as {form.name}, by its columns", ""
+    examples = load.examples(dataset, rows, _chat_tokenizer(model, form))
+    texts = _texts(examples)
+    yield from overlap(texts, dataset, others, model, scratch)
+    yield from end_of_text(texts, form, preprocess, reading)
+    yield from answers_cut(examples, form, preprocess, reading)
+    yield from samples_left(texts, form, preprocess, reading)
 
 
-def markers(literal: str, reading: Reading) -> Iterator[Found]:
+def _chat_tokenizer(model: Path, form: RowForm) -> Any:
+    """Return the tokenizer that has the chat template, where one is needed: it takes seconds."""
+    if form.kind != "messages":
+        return None
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(model), local_files_only=True)
+
+
+def _texts(examples: Iterable[Sequence[Segment]]) -> list[str]:
+    return ["".join(segment.text for segment in example) for example in examples]
+
+
+def overlap(
+    texts: list[str], dataset: Dataset, others: Sequence[Dataset], model: Path, scratch: Path
+) -> Iterator[Found]:
+    """Yield where rows that are measured on are trained on: memory would be measured."""
+    trained = set(texts)
+    for other in others:
+        if other.model_copy(update={"name": dataset.name}) == dataset:
+            continue  # no others are named, and the plan tells that
+        if other.pre_process_data_config.user_script is not None:
+            continue
+        rows = load.rows(other, scratch)
+        form = load.form_of(other, rows)
+        found = _texts(load.examples(other, rows, _chat_tokenizer(model, form)))
+        both = sum(text in trained for text in found)
+        if both:
+            what = f"{both} of the {len(found)} rows of {other.name} are trained on as well"
+            yield (
+                "warning",
+                what,
+                f"Memory would be measured: take them out of {other.name}.",
+            )
+
+
+def answers_cut(
+    examples: Sequence[Sequence[Segment]],
+    form: RowForm,
+    preprocess: TextPreprocess,
+    reading: Reading,
+) -> Iterator[Found]:
+    """Yield where nothing of a row is learnt, for its answer begins behind the last token."""
+    if preprocess.joins or form.kind == "pair":
+        return
+    cut = 0
+    for example in examples:
+        asked = ""
+        for segment in example:
+            if segment.learnt:
+                break
+            asked += segment.text
+        cut += len(reading.ids(asked, special=False)) >= preprocess.max_seq_len if asked else 0
+    if cut:
+        level = "blocker" if cut == len(examples) else "warning"
+        what = f"{cut} of {len(examples)} rows have no answer within max_seq_len"
+        yield level, f"{what} {preprocess.max_seq_len}: nothing of them is learnt", "Choose more."
+
+
+def markers(literal: str, field: str, reading: Reading) -> Iterator[Found]:
     """Yield each marker of the template that the model reads as several tokens."""
     for marker in dict.fromkeys(MARKER.findall(literal)):
         count = len(reading.ids(marker, special=False))
         if count > 1:
-            what = (
-                f'the marker "{marker}" of text_template is {count} tokens to this model, not one'
-            )
+            what = f'the marker "{marker}" of {field} is {count} tokens to this model, not one'
             own = ", ".join(sorted(reading.own_markers))
             remedy = f"Write the model's own: {own}." if own else "Write plain words in its place."
             yield "warning", what, remedy
@@ -109,9 +185,11 @@ def another_template(literal: str, reading: Reading) -> Iterator[Found]:
         yield "note", what, "Ask the tuned model in the words of text_template."
 
 
-def end_of_text(texts: list[str], preprocess: TextPreprocess, reading: Reading) -> Iterator[Found]:
+def end_of_text(
+    texts: list[str], form: RowForm, preprocess: TextPreprocess, reading: Reading
+) -> Iterator[Found]:
     """Yield where no end of text follows a row, so that nothing teaches the model to stop."""
-    if preprocess.add_special_tokens or not texts:
+    if form.kind == "messages" or preprocess.add_special_tokens or not texts:
         return
     ids = reading.ids(texts[0], special=False)
     if reading.end is None or not ids or ids[-1] != reading.end:
@@ -119,23 +197,25 @@ def end_of_text(texts: list[str], preprocess: TextPreprocess, reading: Reading) 
         yield "warning", what, 'Leave "add_special_tokens" true, or end text_template with it.'
 
 
-def samples_left(texts: list[str], preprocess: TextPreprocess, reading: Reading) -> Iterator[Found]:
+def samples_left(
+    texts: list[str], form: RowForm, preprocess: TextPreprocess, reading: Reading
+) -> Iterator[Found]:
     """Yield where the rows give no sample, or fewer tokens than one block of `join` has."""
-    longest = preprocess.max_seq_len
-    joined = preprocess.strategy == "join"
+    most = longest(form, preprocess)
+    joined = preprocess.joins
     between = len(reading.ids(preprocess.joiner or "", special=False)) if joined else 0
     tokens = 0
     for length in _lengths(texts, preprocess, reading):
         tokens += length + between
-        enough = longest if preprocess.drop_short_sequences else 2
-        if tokens >= longest if joined else length >= enough:
+        enough = most if preprocess.drop_short_sequences else 2
+        if tokens >= most if joined else length >= enough:
             return
     if not joined:
-        short = f" of {longest} tokens" if preprocess.drop_short_sequences else ""
+        short = f" of {most} tokens" if preprocess.drop_short_sequences else ""
         what = f"{len(texts)} rows leave no sample{short} to train on"
         yield "blocker", what, "Look at the data, max_seq_len and drop_short_sequences."
     elif tokens > 1:
-        what = f"all rows together have {tokens} tokens, less than one block of {longest}"
+        what = f"all rows together have {tokens} tokens, less than one block of {most}"
         yield "warning", what, 'Choose a smaller max_seq_len, or strategy "line-by-line".'
     else:
         yield "blocker", f"{len(texts)} rows have {tokens} tokens together", "Look at the data."
@@ -158,7 +238,8 @@ def main() -> None:
     dataset = Dataset.model_validate_json(json.dumps(asked["dataset"]))
     with tempfile.TemporaryDirectory(prefix="drupe-look-") as scratch:
         try:
-            found = list(lint(dataset, Path(asked["model"]), Path(scratch)))
+            others = [Dataset.model_validate_json(json.dumps(each)) for each in asked["others"]]
+            found = list(lint(dataset, Path(asked["model"]), Path(scratch), others))
         except DrupeError as fault:
             found = [("blocker", f"{fault.where}: {fault.what}", fault.remedy)]
     json.dump(found, sys.stdout)

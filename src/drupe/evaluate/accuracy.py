@@ -56,7 +56,13 @@ def template_text(pre_process: TextPreprocess) -> str:
     """Return the template, made of the text columns where none is given."""
     if pre_process.text_template is not None:
         return pre_process.text_template
-    return " ".join("{" + column + "}" for column in pre_process.text_cols)
+    if pre_process.text_cols is not None:
+        return " ".join("{" + column + "}" for column in pre_process.text_cols)
+    raise DrupeError(
+        "Accuracy",
+        "needs a text_template, whose last column is the answer",
+        "Write one in the data config that it measures on, or measure Perplexity.",
+    )
 
 
 def answer_column(wanted: str | None, last: str) -> str:

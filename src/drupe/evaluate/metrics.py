@@ -31,7 +31,11 @@ class RowsMetric(Metric):
     reads: what of `pre_process_data_config` decides the score; blocks of tokens do not.
     """
 
-    reads: ClassVar[tuple[str, ...]] = ("text_template", "text_cols", "add_special_tokens")
+    reads: ClassVar[tuple[str, ...]] = (
+        *("text_template", "text_cols", "text_formatting_func", "user_script", "script_dir"),
+        *("pair_format", "input_template", "output_template", "message_col", "chat_template"),
+        *("ignore_source_in_labels", "add_special_tokens"),
+    )
 
     data_config: Dataset
     target: Target
@@ -106,7 +110,7 @@ class Answers(RowsMetric):
     extra = "cpu"
     preload = ("datasets",)
     work = "drupe.evaluate.answers:answer"
-    reads = ("text_template",)
+    reads: ClassVar[tuple[str, ...]] = ("text_template",)
 
     count: int = Field(default=3, ge=1)
     """How many prompts."""

@@ -27,6 +27,7 @@ from drupe.core.files import write_atomic
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.data import corpus, load
+from drupe.data.strategies import longest
 from drupe.finetune.passes import DoRA, LoftQ, LoRA, QLoRA
 from drupe.finetune.target_modules import ALL_LINEAR, missing_module
 from drupe.finetune.training_args import TrainingArgs
@@ -55,8 +56,8 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     tell_about_code(model, job)
     tokenizer = load_tokenizer(model)
     train_data, eval_data = cut_to_context(step, model, job)
-    trains = samples_of(train_data, tokenizer, job)
-    evals = samples_of(eval_data, tokenizer, job)
+    trains, most = samples_of(train_data, tokenizer, job)
+    evals, _ = samples_of(eval_data, tokenizer, job) if eval_data else ([], 0)
     adapted, quantized = _adapted(step, model, dtype, job)
     torch.set_num_threads(job.threads)
     job.facts |= {
@@ -74,7 +75,7 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
         train_dataset=trains,
         eval_dataset=evals or None,
         processing_class=tokenizer,
-        data_collator=corpus.padding(tokenizer, train_data.pre_process_data_config),
+        data_collator=corpus.padding(tokenizer, train_data.pre_process_data_config, most),
         callbacks=[_Voice(job), Checkpoints(step.training_args.save_steps)],
     )
     trainer.remove_callback(transformers.PrinterCallback)
@@ -135,9 +136,9 @@ def cut_to_context(step: LoRA, model: Model, job: Job) -> tuple[Dataset, Dataset
     """Return the data to train on and to measure the loss on, cut to the model's context."""
     train_data, eval_data = step.data()
     context = _context_length(model)
-    longest = train_data.pre_process_data_config.max_seq_len
-    if context and longest > context:
-        job.note(f"max_seq_len {longest} is cut to the model's context of {context} tokens.")
+    asked = train_data.pre_process_data_config.max_seq_len
+    if context and asked > context:
+        job.note(f"max_seq_len {asked} is cut to the model's context of {context} tokens.")
     return _cut(train_data, context), _cut(eval_data, context) if eval_data else None
 
 
@@ -149,12 +150,15 @@ def _cut(data: Dataset, context: int | None) -> Dataset:
     return data.model_copy(update={"pre_process_data_config": preprocess})
 
 
-def samples_of(data: Dataset | None, tokenizer: Any, job: Job) -> list[corpus.Sample]:
-    """Return the samples of tokens that `data` gives; none for None."""
-    if data is None:
-        return []
-    texts = load.texts(data, load.rows(data, job.scratch))
-    return corpus.samples(texts, tokenizer, data.pre_process_data_config, job)
+def samples_of(data: Dataset, tokenizer: Any, job: Job) -> tuple[list[corpus.Sample], int]:
+    """Return the samples of tokens that `data` gives, and the most tokens that one may have."""
+    rows = load.rows(data, job.scratch)
+    form, preprocess = load.form_of(data, rows), data.pre_process_data_config
+    if form.recognised:
+        job.note(f"The rows of {data.name} are read as {form.name}, by their columns.")
+    examples = load.examples(data, rows, tokenizer)
+    found = corpus.samples(examples, form, tokenizer, preprocess, job)
+    return found, longest(form, preprocess)
 
 
 def _context_length(model: Model) -> int | None:

@@ -32,7 +32,7 @@ def preview(step: LoRA, model: Model, count: int, scratch: Path) -> list[dict[st
             "ids": sample["input_ids"],
             **{name: ids for name, ids in sample.items() if name != "input_ids"},
         }
-        for sample in samples_of(train_data, tokenizer, job)[:count]
+        for sample in samples_of(train_data, tokenizer, job)[0][:count]
     ]
 
 

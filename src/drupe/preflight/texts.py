@@ -48,7 +48,11 @@ def samples(planned: Plan, count: int) -> dict[str, list[dict[str, Any]]]:
 def _look(planned: Plan, step: Step, rows: Dataset) -> Iterator[Finding]:
     source = planned.source.model
     model = (source.base or source).path
-    asked = {"dataset": json.loads(rows.model_dump_json()), "model": str(model)}
+    asked = {
+        "dataset": _json(rows),
+        "model": str(model),
+        "others": [_json(other) for other in _measured_on(planned)],
+    }
     where = f"{step.name} ({rows.name})"
     try:
         found = _asked("drupe.data.text_lints", asked)
@@ -57,6 +61,20 @@ def _look(planned: Plan, step: Step, rows: Dataset) -> Iterator[Finding]:
         return
     for level, what, remedy in found:
         yield Finding(level, where, what, remedy)
+
+
+def _json(dataset: Dataset) -> Any:
+    return json.loads(dataset.model_dump_json())
+
+
+def _measured_on(planned: Plan) -> list[Dataset]:
+    """Return the data that the metrics read, each once."""
+    found = []
+    for step in planned.steps:
+        data = getattr(step.operation, "data_config", None)
+        if step.role == "metric" and isinstance(data, Dataset) and data not in found:
+            found.append(data)
+    return found
 
 
 def _asked(module: str, question: dict[str, Any]) -> Any:

@@ -101,8 +101,6 @@ TRAINING: Known = {
     "adafactor": Harmless((False,), "optim names the optimizer"),
 }
 DATA: Known = {
-    "user_script": Refusal(NOTHING, "names code to run", "Write the rows into a file."),
-    "script_dir": Refusal(NOTHING, "names code to run", "Write the rows into a file."),
     "post_process_data_config": Harmless(NOTHING, "a metric judges by itself"),
     "dataloader_config": Harmless(NOTHING, "training_args has the batch size"),
 }
@@ -122,11 +120,9 @@ PREPROCESS: Known = {
     "model_name": Harmless((), "the tokenizer that lies with the model is used"),
     "task": Harmless(("text-generation", "text-generation-with-past"), "it is the model's"),
     "trust_remote_code": Harmless((), "input_model.load_kwargs.trust_remote_code says it"),
-    "user_script": Refusal(NOTHING, "names code to run", "Write a text_template."),
-    "script_dir": Refusal(NOTHING, "names code to run", "Write a text_template."),
-    "random_seed": Harmless((), "it is for the random strategies"),
-    "random_retries": Harmless((), "it is for the random strategies"),
-    "stride": Harmless(NOTHING, "it is for the sliding window"),
+    "input_formatting_func": Refusal(NOTHING, "names code to run", "Write an input_template."),
+    "output_formatting_func": Refusal(NOTHING, "names code to run", "Write an output_template."),
+    "padding_side": Harmless(("right",), "samples are padded on the right"),
 }
 MODEL: Known = {
     "model_attributes": Harmless(NOTHING, "config.json says what the model is"),
@@ -153,7 +149,10 @@ LOAD_ARGUMENTS: Known = {
     "quantization_method": Refusal(NOTHING, "asks for a quantized base", "Leave it out."),
     "quantization_config": Refusal(NOTHING, "asks for a quantized base", "Leave it out."),
 }
-OF_PASSES: dict[str, Known] = {"LoRA": LORA, "ModelBuilder": MODEL_BUILDER}
+OF_PASSES: dict[str, Known] = {
+    **dict.fromkeys(("LoRA", "DoRA", "QLoRA", "LoftQ"), LORA),
+    "ModelBuilder": MODEL_BUILDER,
+}
 
 
 def harmless_keys(config: Map) -> Iterator[Note]:

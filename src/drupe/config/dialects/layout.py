@@ -83,8 +83,18 @@ def data_configs_as_list(config: Map) -> Iterator[Note]:
 
 
 def components_by_name(config: Map) -> Iterator[Note]:
-    """N2: until Olive 0.6.1 a data config had `components` and one `params_config` for all."""
+    """N2: until Olive 0.6.1 a data config had `components` and one `params_config` for all.
+
+    A user's code stood beside them; it makes the text, so it is a setting of that.
+    """
     for data in maps(config.get("data_configs")):
+        for name in ("user_script", "script_dir"):
+            if name in data:
+                owner = section(data, "pre_process_data_config", data.origins[name])
+                within = owner.get("params")
+                yield from move(
+                    "N2", data, name, within if isinstance(within, Map) else owner, name
+                )
         if isinstance(data.get("components"), Map):
             components = data["components"]
             origin = data.drop("components")

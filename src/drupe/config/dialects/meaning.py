@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from drupe.config.dialects.rule import Note, maps
 from drupe.config.source import Map
@@ -68,6 +69,26 @@ def _marks_of_2024(config: Map) -> Iterator[bool]:
             yield any(key in each for key in ("lora_r", "lora_alpha"))
 
 
+def _dataset_type(fields: Map, kind: Any) -> Iterator[Note]:
+    """Drop dataset_type; of pairs, say in fields of today what they are made of."""
+    if kind is None:
+        return
+    told = fields.drop("dataset_type")
+    if kind == "pair":
+        for side in ("input", "output"):
+            column = fields.get(f"{side}_col")
+            if isinstance(column, str):
+                origin = fields.drop(f"{side}_col")
+                fields.put(f"{side}_template", "{" + column + "}", origin)
+        if "pair_format" not in fields:
+            own = "custom" if "input_template" in fields else "default"
+            fields.put("pair_format", own, told)
+            yield Note("N15", told.where, f"no pair_format is read as {own}")
+    elif kind != "corpus":
+        text = f'{told.path} is "{kind}"; "corpus" and "pair" are known'
+        yield Note("N15", told.where, text, "fault", "Write one of them.")
+
+
 def defaults_of_2024(config: Map) -> Iterator[Note]:
     """N15: what a config of 2024 left out had other defaults then."""
     for data in maps(config.get("data_configs")):
@@ -76,12 +97,7 @@ def defaults_of_2024(config: Map) -> Iterator[Note]:
             continue
         origin = data.origins["pre_process_data_config"]
         kind = fields.get("dataset_type")
-        if kind == "corpus":
-            fields.drop("dataset_type")
-        elif kind is not None:
-            told = fields.drop("dataset_type")
-            text = f'{told.path} is "{kind}", and this version reads "corpus" alone'
-            yield Note("N15", told.where, text, "fault", "Make a text_template of the columns.")
+        yield from _dataset_type(fields, kind)
         if "strategy" not in fields:
             fields.put("strategy", "line-by-line", origin)
             yield Note("N15", origin.where, "no corpus_strategy is read as line-by-line")
@@ -90,7 +106,7 @@ def defaults_of_2024(config: Map) -> Iterator[Note]:
             text = "no joiner: nothing stands between two rows (today: a blank line)"
             yield Note("N15", origin.where, text)
     for entry in maps(config.get("passes")):
-        if entry.get("type") == "LoRA" and "lora_dropout" not in entry:
+        if entry.get("type") in ("LoRA", "QLoRA", "LoftQ") and "lora_dropout" not in entry:
             origin = entry.origins["type"]
             entry.put("lora_dropout", 0.0, origin)
             yield Note("N15", origin.where, "no lora_dropout is read as 0 (today: 0.05)")

@@ -1,0 +1,2 @@
+def text(row):
+    return row["question"] + row["answer"]
