@@ -21,6 +21,7 @@ import pytest
 from drupe.core.cache import Cache
 from drupe.core.digest import file_digest, folder_digest
 from drupe.core.files import files_below
+from drupe.packaging.companions import COMPANIONS
 from drupe.core.housekeeping import remove
 from drupe.core.stock import survey
 from drupe.core.verify import verify
@@ -151,8 +152,9 @@ def at_work(folder: Path) -> list[str]:
 
 
 def delivered(place: Path) -> str:
-    """Return the digest of a delivered model without its card, which tells times."""
-    files = [file for file in files_below(place) if file.name != "README.md"]
+    """Return the digest of a delivered model without its card and what else goes with it."""
+    beside = {"README.md", *COMPANIONS}
+    files = [file for file in files_below(place) if file.name not in beside]
     return folder_digest({f.relative_to(place).as_posix(): file_digest(f) for f in files})
 
 
