@@ -21,10 +21,10 @@ import pytest
 from drupe.core.cache import Cache
 from drupe.core.digest import file_digest, folder_digest
 from drupe.core.files import files_below
-from drupe.packaging.companions import COMPANIONS
 from drupe.core.housekeeping import remove
 from drupe.core.stock import survey
 from drupe.core.verify import verify
+from drupe.packaging.companions import COMPANIONS
 from tests.e2e.conftest import DRUPE, EXAMPLES, Job
 from tests.e2e.test_demo import MODEL, Demo
 

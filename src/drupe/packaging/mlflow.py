@@ -5,7 +5,8 @@
     code/drupe_model.py
     data/model/...
 
-`mlflow.pyfunc.load_model(FOLDER).predict(["PROMPT", ...])` gives a list of answers.
+`mlflow.pyfunc.load_model(FOLDER).predict(["PROMPT", ...])` gives a list of answers (tried with
+MLflow 3.17).
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def mlflow_files(kind: str, digest: str, requirements: list[str]) -> dict[str, C
         },
         "model_uuid": digest[:32],
         "signature": {
-            "inputs": '[{"type": "string", "name": "prompt", "required": true}]',
+            "inputs": '[{"type": "string", "required": true}]',
             "outputs": '[{"type": "string", "required": true}]',
             "params": '[{"name": "max_new_tokens", "type": "long", "default": 256, "shape": null}]',
         },

@@ -97,6 +97,7 @@ def _refuse_kind(where: str, package: PackageConfig, kind: str, planned: Plan) -
 
 def write_packages(outcome: Outcome, folder: Path, note: Callable[[str], None]) -> None:
     """Write what `packaging_config` asks for into the output folder, as far as it is not there."""
+    written: list[PackageConfig] = []
     for package in outcome.plan.workflow.engine.packaging_config:
         if outcome.path is None:
             continue
@@ -110,18 +111,26 @@ def write_packages(outcome: Outcome, folder: Path, note: Callable[[str], None]) 
         else:
             write_folder(place, content, stamp)
         note(f"{package.file_name}: {MADE[package.type]}.")
-        if package.include_runtime_packages and outcome.final.kind in OF_KINDS:
-            note(
-                f"{package.file_name}: requirements.txt names the runtime's versions; their wheels "
-                "are not in it (pip download -r requirements.txt gets them)."
-            )
+        written.append(package)
+    if (
+        any(package.include_runtime_packages for package in written)
+        and outcome.final.kind in OF_KINDS
+    ):
+        note(
+            "requirements.txt names the versions that run it; no wheel was fetched "
+            "(pip download -r requirements.txt does)."
+        )
 
 
 def contents(package: PackageConfig, outcome: Outcome, folder: Path) -> dict[str, Content]:
     """Return {name in the package: file or bytes} of all that is in it."""
     stage, target = outcome.final, outcome.plan.workflow.target
     assert outcome.path is not None
-    model = {file.relative_to(outcome.path).as_posix(): file for file in files_below(outcome.path)}
+    # What was delivered and nothing else: a user's own files in the folder stay where they are.
+    source = stage.model.path
+    names = [file.relative_to(source).as_posix() for file in files_below(source)]
+    names += [name for name in (*COMPANIONS, CARD) if (outcome.path / name).is_file()]
+    model = {name: outcome.path / name for name in names}
     lines = requirements(stage.kind, target) if stage.kind in OF_KINDS else []
     needed = {"requirements.txt": "".join(f"{line}\n" for line in lines).encode()}
     app = {"app.py": program(APPS[stage.kind])} if stage.kind in APPS else {}
