@@ -40,14 +40,14 @@ def tried(version: str, folder: Path, place: Path) -> tuple[str, str, str]:
     runtime = run(python, "-c", question)[1].strip()
     status, words = run(python, folder / "verify.py")
     lines = [line for line in words.splitlines() if line.startswith(("OK", "DIFFERS"))]
-    kinds = dict.fromkeys(line.removeprefix("DIFFERS: ").split()[0] for line in lines)
-    counts = {kind: sum(f"DIFFERS: {kind}" in line for line in lines) for kind in kinds}
     if status == 0:
         return runtime, "yes", lines[0]
-    if "does" in counts or not lines:
-        return runtime, "no", (lines or [last_line(words)])[0].removeprefix("DIFFERS: ")
-    differing = ", ".join(f"{count} {kind}s" for kind, count in counts.items())
-    return runtime, "loads", f"differing: {differing}; {lines[0].removeprefix('DIFFERS: ')}"
+    told = [line.removeprefix("DIFFERS: ") for line in lines] or [last_line(words)]
+    if not lines or any(line.startswith("does not run here") for line in told):
+        return runtime, "no", told[-1]
+    kinds = [line.split()[0] if line.startswith(("text ", "prompt ")) else "file" for line in told]
+    counts = ", ".join(f"{kind}: {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
+    return runtime, "it differs", f"{counts}; {told[-1]}"
 
 
 def last_line(words: str) -> str:
