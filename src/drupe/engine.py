@@ -23,6 +23,7 @@ from drupe.core.process import usable_cores
 from drupe.core.step import StepSpec
 from drupe.outcome import Outcome, Score, Stage
 from drupe.output import model_folder, output_folder, write_output
+from drupe.packaging.packages import write_packages
 from drupe.plan import CACHE_FIELD, INPUT, Plan, Step
 from drupe.preflight.estimates import estimates, operation_name
 from drupe.preflight.examine import blockers_of, examine
@@ -108,6 +109,7 @@ def _work(planned: Plan, heard: Listener, force: bool, started: float) -> Outcom
     )
     with full_disk_told(output_folder(planned)):
         write_output(outcome, heard.warning)
+        write_packages(outcome, output_folder(planned), heard.note)
     keep_quota(planned, heard)
     return outcome
 
@@ -235,7 +237,13 @@ def stage_of(planned: Plan, name: str, results: dict[str, Result]) -> Stage:
             if (path / "items.json").exists()
         },
         proof=_score(proof.model.path) if proof else None,
+        goldens=_goldens(proof.model.path) if proof else None,
     )
+
+
+def _goldens(folder: Path) -> dict[str, Any] | None:
+    file = folder / "goldens.json"
+    return _read(file) if file.is_file() else None
 
 
 def _score(folder: Path) -> Score:
@@ -243,4 +251,4 @@ def _score(folder: Path) -> Score:
 
 
 def _read(file: Path) -> Any:
-    return json.loads(file.read_text())
+    return json.loads(file.read_text(encoding="utf-8"))

@@ -63,7 +63,8 @@ class Stage:
 
     size_bytes: of its files. seconds, peak_bytes: of the pass that made it (0 for the input).
     scores: by the metrics' names. answers: {metric's name: a row's [predicted, right]} where the
-    metric gives them. proof: that the stage belongs to the one before it.
+    metric gives them. proof: that the stage belongs to the one before it. goldens: how an export
+    answers where it was made (see `export.goldens`), None where that was not written down.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Stage:
     scores: dict[str, Score]
     answers: dict[str, list[list[str]]]
     proof: Score | None
+    goldens: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The output folder: the model as its users load it, and what the run has to say of it.
 
-OUTPUT/PASS-PASS-PASS/cpu-cpu_model/   the model, with README.md, its card
+OUTPUT/PASS-PASS-PASS/cpu-cpu_model/   the model, with README.md, its card, and its companions
 OUTPUT/report.json                     stages, scores, versions
 OUTPUT/config.lock.json                the config as it was read, and what pins it
 """
@@ -18,21 +18,21 @@ from drupe.core.digest import file_digest
 from drupe.core.errors import Refused
 from drupe.core.files import (
     check_writable,
-    copy_whole,
     files_below,
     folder_in_place_of,
-    link_or_copy,
+    link_if_large,
     write_atomic,
 )
 from drupe.core.libraries import library_version
 from drupe.core.secrets import redacted_values
 from drupe.outcome import Outcome
+from drupe.packaging.companions import write_companions
+from drupe.packaging.packages import refuse_packages
 from drupe.plan import Plan
 from drupe.report.card import model_card
 from drupe.report.verdict import verdict
 
 FORMAT = 1
-LINK_FROM_BYTES = 16 * 2**20
 EDITABLE = (".json", ".jinja", ".md", ".txt", ".yaml")
 REPORT, LOCK = "report.json", "config.lock.json"
 
@@ -53,6 +53,7 @@ def refuse_foreign(planned: Plan) -> None:
     """Refuse an output folder that cannot be written, and to replace what drupe has not written."""
     place, folder = model_folder(planned), output_folder(planned)
     check_writable(folder, "engine.output_dir")
+    refuse_packages(planned, folder, place)
     for name in (LOCK, REPORT):
         if (folder / name).exists() and _report(folder / name) is None:
             raise Refused(
@@ -78,11 +79,18 @@ def write_output(outcome: Outcome, warn: Callable[[str], None]) -> None:
     _write(folder / LOCK, lock(planned))
     if outcome.path is not None and _is_delivered(outcome):
         repair(outcome.final.model.path, outcome.path, warn)
+        write_companions(outcome.final, outcome.path, _name(planned))
     elif outcome.path is not None:
         with folder_in_place_of(outcome.path) as staging:
             deliver(outcome.final.model.path, staging)
+            write_companions(outcome.final, staging, _name(planned))
             write_atomic(staging / "README.md", model_card(outcome).encode())
     _write(folder / REPORT, report(outcome))
+
+
+def _name(planned: Plan) -> str:
+    """Return what the model is called where it stands beside others: phi-3-mini-lora-builder."""
+    return "-".join([planned.source.name.split("/")[-1], *planned.stages[1:]])
 
 
 def deliver(source: Path, destination: Path) -> None:
@@ -91,14 +99,7 @@ def deliver(source: Path, destination: Path) -> None:
     Small files (configs, tokenizers) are what people edit: those are copies of their own.
     """
     for file in files_below(source):
-        _deliver_file(file, destination / file.relative_to(source))
-
-
-def _deliver_file(file: Path, target: Path) -> None:
-    if file.stat().st_size >= LINK_FROM_BYTES:
-        link_or_copy(file, target)
-    else:
-        copy_whole(file, target)
+        link_if_large(file, destination / file.relative_to(source))
 
 
 def repair(source: Path, delivered: Path, warn: Callable[[str], None]) -> None:
@@ -114,7 +115,7 @@ def repair(source: Path, delivered: Path, warn: Callable[[str], None]) -> None:
             warn(f"{target} differs from what was delivered, and is left as it is.")
         else:
             warn(f"{target} was lost or damaged, and is delivered again.")
-            _deliver_file(file, target)
+            link_if_large(file, target)
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,7 @@ def test_the_output_folder(demo: Demo) -> None:
     folder = demo[0].folder / MODEL
     names = {file.name for file in folder.iterdir()}
     assert {"model.onnx", "genai_config.json", "tokenizer.json", "README.md"} <= names
+    assert {"verify.py", "verify.json", "inference_model.json"} <= names
     config = json.loads((folder / "genai_config.json").read_text())
     assert config["model"]["decoder"]["session_options"]["intra_op_num_threads"] >= 1
     card = (folder / "README.md").read_text()
@@ -140,3 +142,19 @@ def test_the_sample_app(demo: Demo) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in ("joy", "sadness", "fear", "surprise")
+
+
+def test_the_zip_unpacked_elsewhere_is_the_model(demo: Demo, tmp_path: Path) -> None:
+    job, _ = demo
+    job.run("--set", 'packaging_config={"type": "Zipfile", "name": "tone"}')
+    place = job.folder / "models/phi3-emotion/tone.zip"
+    shutil.unpack_archive(place, tmp_path)
+    place.unlink()
+    verify = [sys.executable, "-I", str(tmp_path / "model/verify.py")]
+    done = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("OK 6 files, "), done.stdout + done.stderr
+    prompt = "### Text: The cake came fresh from the oven!\n### The tone is:\n"
+    app = [sys.executable, "-I", str(tmp_path / "app.py"), prompt]
+    assert subprocess.run(app, capture_output=True, text=True, check=True).stdout.strip()
+    lines = (tmp_path / "requirements.txt").read_text().splitlines()
+    assert all("==" in line for line in lines)

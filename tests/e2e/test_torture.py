@@ -24,6 +24,7 @@ from drupe.core.files import files_below
 from drupe.core.housekeeping import remove
 from drupe.core.stock import survey
 from drupe.core.verify import verify
+from drupe.packaging.companions import COMPANIONS
 from tests.e2e.conftest import DRUPE, EXAMPLES, Job
 from tests.e2e.test_demo import MODEL, Demo
 
@@ -151,8 +152,9 @@ def at_work(folder: Path) -> list[str]:
 
 
 def delivered(place: Path) -> str:
-    """Return the digest of a delivered model without its card, which tells times."""
-    files = [file for file in files_below(place) if file.name != "README.md"]
+    """Return the digest of a delivered model without its card and what else goes with it."""
+    beside = {"README.md", *COMPANIONS}
+    files = [file for file in files_below(place) if file.name not in beside]
     return folder_digest({f.relative_to(place).as_posix(): file_digest(f) for f in files})
 
 

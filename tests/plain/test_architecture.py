@@ -22,13 +22,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "systems": {"catalog"},
     "plan": {"catalog", "config", "data", "resources"},
     "outcome": {"plan"},
+    "packaging": {"config", "outcome", "plan"},
     "preflight": {"output", "plan", "report", "resources", "systems"},
     "report": {"outcome", "plan"},
-    "output": {"outcome", "plan", "report"},
+    "output": {"outcome", "packaging", "plan", "report"},
     "engine": {
         "config",
         "outcome",
         "output",
+        "packaging",
         "plan",
         "preflight",
         "report",
@@ -60,7 +62,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 LIGHT_PACKAGES = {
     "core", "catalog", "config", "resources", "systems", "plan", "outcome", "report", "output",
-    "preflight", "engine", "cli", "doctor", "__main__", "testing", "",
+    "packaging", "preflight", "engine", "cli", "doctor", "__main__", "testing", "",
 }  # fmt: skip
 # Declarations, in packages whose other files are heavy.
 LIGHT_FILES = {
@@ -79,6 +81,9 @@ LIGHT_FILES = {
 }
 LIGHT_LIBRARIES = {"packaging", "pydantic", "pytest", "rich", "yaml"}
 FEW_LINES = 400
+# Programs that are delivered with a model: no modules of ours, and nothing of ours is with them.
+DELIVERED = SOURCE / "drupe" / "packaging" / "delivered"
+THEY_IMPORT = {"onnxruntime_genai", "transformers"}
 
 
 @cache
@@ -86,6 +91,8 @@ def modules() -> dict[str, Path]:
     """Return {module's name: its file} of all that we wrote."""
     found = {}
     for file in sorted((SOURCE / "drupe").rglob("*.py")):
+        if file.parent == DELIVERED:
+            continue
         name = ".".join(file.relative_to(SOURCE).with_suffix("").parts)
         found[name.removesuffix(".__init__")] = file
     return found
@@ -172,6 +179,21 @@ def test_a_light_file_imports_no_heavy_file_of_ours(module: str) -> None:
         return
     for name in ours(module):
         assert package(name) in LIGHT_PACKAGES or name.rsplit(".", 1)[-1] in LIGHT_FILES, name
+
+
+@pytest.mark.parametrize("file", sorted(DELIVERED.glob("*.py")), ids=lambda file: file.name)
+def test_what_is_delivered_needs_the_runtime_alone(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    found = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    found |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    libraries = {name.split(".")[0] for name in found} - sys.stdlib_module_names
+    assert len(libraries) == 1
+    assert libraries <= THEY_IMPORT
 
 
 @pytest.mark.parametrize("module", sorted(modules()))

@@ -38,10 +38,6 @@ CASES: dict[str, tuple[str, list[str]]] = {
         [
             "engine.search_strategy asks for a search, which this version does not have",
             'pass_flows lists flows of passes ([["builder"]]), which is not done here',
-            (
-                'engine.packaging_config asks for a package ([{"type": "Zipfile", "name": '
-                '"OutputModels"}]), which is not done here'
-            ),
         ],
     ),
     "onnx-passes.json": (

@@ -137,7 +137,7 @@ def test_a_folder_that_fails_takes_no_place(tmp_path: Path) -> None:
 
 
 def test_deliver_copies_what_people_edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("drupe.output.LINK_FROM_BYTES", 5)
+    monkeypatch.setattr("drupe.core.files.LINK_FROM_BYTES", 5)
     write_atomic(tmp_path / "result" / "sub" / "large", b"12345")
     write_atomic(tmp_path / "result" / "small", b"1234")
     for file in files_below(tmp_path / "result"):

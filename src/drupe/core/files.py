@@ -6,6 +6,7 @@ Nothing else in drupe calls fcntl, msvcrt, link or fsync.
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import shutil
 import stat
@@ -26,6 +27,7 @@ except ImportError:  # Windows
 
 # A disk with less than this left is full for a model's work.
 FULL_BYTES = 2**20
+LINK_FROM_BYTES = 16 * 2**20
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -156,7 +158,7 @@ def link_or_copy(source: Path, destination: Path) -> None:
 
     `destination` holds all of it or what it held before.
     """
-    with _takes_the_place_of(destination) as half:
+    with file_in_place_of(destination) as half:
         try:
             os.link(source, half)
         except OSError:
@@ -164,14 +166,22 @@ def link_or_copy(source: Path, destination: Path) -> None:
             shutil.copymode(source, half)
 
 
+def link_if_large(source: Path, destination: Path) -> None:
+    """Link a large file and copy a small one, for that is what people edit."""
+    if source.stat().st_size >= LINK_FROM_BYTES:
+        link_or_copy(source, destination)
+    else:
+        copy_whole(source, destination)
+
+
 def copy_whole(source: Path, destination: Path) -> None:
     """Copy a file so that `destination` holds all of it or what it held before."""
-    with _takes_the_place_of(destination) as half:
+    with file_in_place_of(destination) as half:
         shutil.copyfile(source, half)
 
 
 @contextmanager
-def _takes_the_place_of(destination: Path) -> Iterator[Path]:
+def file_in_place_of(destination: Path) -> Iterator[Path]:
     """Yield the name of a file beside `destination` that becomes it when all went well."""
     destination.parent.mkdir(parents=True, exist_ok=True)
     half = destination.with_name(f".{destination.name}.half-{os.getpid()}")
@@ -244,8 +254,15 @@ def tidy_up_beside(folder: Path) -> None:
             remove_tree(staging)
 
 
+def tidy_up_halves(destination: Path) -> None:
+    """Remove what a process that was killed while it wrote the file `destination` has left."""
+    for half in destination.parent.glob(f"{glob.escape(f'.{destination.name}.half-')}*"):
+        if not is_alive(_owner(half)):
+            half.unlink(missing_ok=True)
+
+
 def _owner(folder: Path) -> int:
-    """Return the process that made a folder named by `replace_folder` or for it."""
+    """Return the process that made a folder or file which is named by its number."""
     number = folder.name.rpartition("-")[2]
     return int(number) if number.isdigit() else 0
 

@@ -137,10 +137,14 @@ class ExportGenAI(Pass):
 
 
 class ExportProof(Metric):
-    """Compare the exported model's logits on probe text with those of the checkpoint."""
+    """Compare the exported model's logits on probe text with those of the checkpoint.
+
+    It also writes down how the model answers here, for `verify.py` on the target.
+    """
 
     takes, compares = ("onnx-genai",), True
-    libraries = ("onnxruntime", "onnx-ir", "torch", "transformers")
+    version = 2
+    libraries = ("onnxruntime", "onnxruntime-genai", "onnx-ir", "torch", "transformers")
     extra = "cpu"
     preload = EXPORT_PRELOAD
     work = "drupe.export.export_proof:prove"

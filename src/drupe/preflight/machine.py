@@ -22,10 +22,13 @@ def machine(planned: Plan, estimates: Mapping[str, Estimate]) -> Iterator[Findin
     """Yield what the disk of the cache and the memory are too small for."""
     cache, output = planned.cache.folder, output_folder(planned)
     yield from disk("engine.cache_dir", cache, _results(estimates), _free_bytes(cache))
+    delivered = estimates.get(planned.stages[-1])
+    one = (delivered.output_bytes or 0) if delivered else 0
+    packages = planned.workflow.engine.packaging_config
+    copies = sum(package.type == "Zipfile" for package in packages)
     if _there(cache).stat().st_dev != _there(output).stat().st_dev:  # else it is linked
-        delivered = estimates.get(planned.stages[-1])
-        needed = (delivered.output_bytes or 0) if delivered else 0
-        yield from disk("engine.output_dir", output, needed, _free_bytes(output))
+        copies += 1
+    yield from disk("engine.output_dir", output, copies * one, _free_bytes(output))
     yield from memory(estimates, free_memory_bytes(), total_memory_bytes())
 
 

@@ -8,6 +8,7 @@ changed in a `Note`. The numbers are those by which a rule is told and tested.
     N11     host, cache_dir, ... at the top level         engine: {...}
     N11     {"type": "file", "path": P}                   P
     N11     host: {"type": ...}                           a system of that name
+    N11     packaging_config: {...}                       packaging_config: [{...}]
     N1      data_configs: {name: {...}}                   data_configs: [{"name": name, ...}]
     N2      components, params_config, component_kwargs   {component}_config
     N2      {component}_config: {"params": {...}}         {component}_config: {...}
@@ -42,6 +43,7 @@ from drupe.config.dialects.layout import (
     flat_resources,
     named_components,
     one_pass_an_entry,
+    packages_as_list,
 )
 from drupe.config.dialects.machines import accelerators
 from drupe.config.dialects.meaning import (
@@ -64,6 +66,7 @@ RULES: tuple[Rule, ...] = (
     components_by_name,
     flat_params,
     one_pass_an_entry,
+    packages_as_list,
     flat_resources,
     hugging_face_model,
     model_file_format,

@@ -55,7 +55,6 @@ ENGINE: Known = {
     "log_to_file": Harmless((True, False), "a step's words are kept in its log"),
     "no_artifacts": Harmless(NOTHING, "the output folder is always written"),
     "enable_shared_cache": Refusal(NOTHING, "asks for a shared cache", "Leave it out."),
-    "packaging_config": Refusal(NOTHING, "asks for a package", "Leave it out: pack the folder."),
 }
 PASSES: Known = {
     "disable_search": Harmless((True, *NOTHING), "nothing is searched"),

@@ -1,0 +1,1 @@
+"""What goes with a delivered model, and the forms in which it is sent on."""
