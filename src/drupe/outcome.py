@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from drupe.core.model import Model
 from drupe.plan import Plan
+
+QUOTES = ("choices",)  # what a score tells in the words of the data, beside its samples
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,13 @@ class Score:
             "samples": list(self.samples) or None,
         }
         return {name: value for name, value in known.items() if value is not None} | self.more
+
+    def without_samples(self) -> Score:
+        """Return the score without what it quotes of the data, which is counted instead."""
+        more = {name: value for name, value in self.more.items() if name not in QUOTES}
+        if self.samples:
+            more["samples_left_out"] = len(self.samples)
+        return replace(self, samples=(), more=more)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The output folder: the model as its users load it, and what the run has to say of it.
 
 OUTPUT/PASS-PASS-PASS/cpu-cpu_model/   the model, with README.md, its card
+OUTPUT/report.html                     what a person looks at
 OUTPUT/report.json                     stages, scores, versions
 OUTPUT/config.lock.json                the config as it was read, and what pins it
 """
@@ -29,12 +30,13 @@ from drupe.core.secrets import redacted_values
 from drupe.outcome import Outcome
 from drupe.plan import Plan
 from drupe.report.card import model_card
+from drupe.report.page import GENERATOR, page
 from drupe.report.verdict import verdict
 
 FORMAT = 1
 LINK_FROM_BYTES = 16 * 2**20
 EDITABLE = (".json", ".jinja", ".md", ".txt", ".yaml")
-REPORT, LOCK = "report.json", "config.lock.json"
+REPORT, LOCK, PAGE = "report.json", "config.lock.json", "report.html"
 
 
 def output_folder(planned: Plan) -> Path:
@@ -53,8 +55,8 @@ def refuse_foreign(planned: Plan) -> None:
     """Refuse an output folder that cannot be written, and to replace what drupe has not written."""
     place, folder = model_folder(planned), output_folder(planned)
     check_writable(folder, "engine.output_dir")
-    for name in (LOCK, REPORT):
-        if (folder / name).exists() and _report(folder / name) is None:
+    for name in (LOCK, REPORT, PAGE):
+        if (folder / name).exists() and not _is_ours(folder / name):
             raise Refused(
                 str(folder / name),
                 "is there, and was not written by drupe",
@@ -82,7 +84,8 @@ def write_output(outcome: Outcome, warn: Callable[[str], None]) -> None:
         with folder_in_place_of(outcome.path) as staging:
             deliver(outcome.final.model.path, staging)
             write_atomic(staging / "README.md", model_card(outcome).encode())
-    _write(folder / REPORT, report(outcome))
+    written = _write(folder / REPORT, report(outcome))
+    _write_page(folder / PAGE, page(outcome, written))
 
 
 def deliver(source: Path, destination: Path) -> None:
@@ -192,13 +195,34 @@ def lock(planned: Plan) -> dict[str, Any]:
     }
 
 
-def _write(file: Path, value: dict[str, Any]) -> None:
-    """Write `value` with the time it was first written, unless the file says the same already."""
+def _write(file: Path, value: dict[str, Any]) -> dict[str, Any]:
+    """Write `value` with the time it was first written, unless the file says the same already.
+
+    Returns what the file holds.
+    """
     written = _report(file)
     if written is not None and {**written, "written": None} == {**value, "written": None}:
-        return
+        return written
     value = {**value, "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     write_atomic(file, json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
+    return value
+
+
+def _write_page(file: Path, text: str) -> None:
+    """Write the page unless it is there: it tells the report's time, so that it stays the same."""
+    data = text.encode(errors="replace")  # a name may hold what is no character
+    if not (file.is_file() and file.read_bytes() == data):
+        write_atomic(file, data)
+
+
+def _is_ours(file: Path) -> bool:
+    """Return whether drupe wrote a report, lock or page."""
+    if file.name != PAGE:
+        return _report(file) is not None
+    try:
+        return GENERATOR in file.read_text(errors="replace")
+    except OSError:
+        return False
 
 
 def _report(file: Path) -> dict[str, Any] | None:

@@ -130,6 +130,8 @@ class EngineConfig(Section):
     log_severity_level: int = Field(default=1, ge=0, le=4)
     """What the terminal tells: 0 and 1 notes too, 2 warnings, 3 and 4 errors alone."""
     execution_providers: list[str] | None = None
+    no_samples: bool = False
+    """Leave prompts and answers out of all that is shown and written: the data are private."""
 
 
 @dataclass(frozen=True)
