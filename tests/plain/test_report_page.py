@@ -9,17 +9,15 @@ import json
 import math
 import re
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from drupe.core.errors import Refused
 from drupe.outcome import Outcome, Score
 from drupe.output import report
 from drupe.report.charts import MOST_POINTS, points_of, ticks
 from drupe.report.markup import Markup, element
-from drupe.report.page import page
+from drupe.report.page import STYLE, page
 from drupe.report.proofs import sentences, standing
 from tests.plain.conftest import Workspace
 
@@ -269,14 +267,6 @@ def test_the_same_outcome_gives_the_same_bytes(workspace: Workspace) -> None:
         assert file.read_bytes() == before
 
 
-def test_somebody_elses_page_is_not_replaced(workspace: Workspace) -> None:
-    workspace.output.mkdir()
-    (workspace.output / "report.html").write_text("<p>mine</p>")
-    with pytest.raises(Refused, match=r"report\.html: is there, and was not written by drupe\n"):
-        workspace.run()
-    assert (workspace.output / "report.html").read_text() == "<p>mine</p>"
-
-
 def test_the_terminal_names_it(workspace: Workspace) -> None:
     shown = workspace.drupe("run", "config.json").stdout
     assert "The report:  output/report.html\n" in shown
@@ -371,6 +361,19 @@ def test_a_long_curve_is_thinned_and_keeps_its_ends() -> None:
     assert (found[0][0], found[-1][0]) == (0, 100_000)
 
 
-def test_the_style_sheet_is_in_the_package() -> None:
-    settings = (Path(__file__).parents[2] / "pyproject.toml").read_text()
-    assert '"report/*.css"' in settings
+def luminance(colour: str) -> float:
+    """Return the relative luminance of "#rrggbb", as WCAG 2 defines it."""
+    channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_text_can_be_read_on_its_ground_in_light_dark_and_print() -> None:
+    schemes = re.findall(r":root \{(.*?)\}", STYLE.read_text(), re.DOTALL)
+    assert len(schemes) == 3
+    for scheme in schemes:
+        colours = dict(re.findall(r"--(\w+): (#\w{6});", scheme))
+        for ground in ("ground", "card", "wash"):
+            for ink in ("ink", "quiet", "plum", "leaf", "amber"):
+                dark, light = sorted(luminance(colours[name]) for name in (ground, ink))
+                assert (light + 0.05) / (dark + 0.05) >= 4.5, (ground, ink)  # WCAG's AA
