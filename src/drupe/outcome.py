@@ -9,7 +9,9 @@ from typing import Any
 from drupe.core.model import Model
 from drupe.plan import Plan
 
-QUOTES = ("choices",)  # what a score tells in the words of the data, beside its samples
+# What a score tells in the words of the data, and how many samples it left out.
+LEFT_OUT = "samples_left_out"
+QUOTES = ("samples", "choices", LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Score:
         """Return the score without what it quotes of the data, which is counted instead."""
         more = {name: value for name, value in self.more.items() if name not in QUOTES}
         if self.samples:
-            more["samples_left_out"] = len(self.samples)
+            more[LEFT_OUT] = len(self.samples)
         return replace(self, samples=(), more=more)
 
 

@@ -305,8 +305,24 @@ def test_samples_of_private_data_are_left_out(outcome: Outcome, workspace: Works
     assert "Left out" not in shown(outcome)
 
 
+def test_leaving_samples_out_delivers_nothing_anew(workspace: Workspace) -> None:
+    workspace.config["engine"]["evaluate"] = "every-step"
+    outcome = workspace.run()
+    assert outcome.path is not None
+    (outcome.path / "a.txt").write_text("edited")
+    file = workspace.output / "report.json"
+    told = json.loads(file.read_text())
+    told["stages"][-1]["scores"]["length"] |= {"samples": [{}], "choices": ["private"]}
+    file.write_text(json.dumps(told))
+    workspace.run(settings=["engine.no_samples=true"])
+    assert "private" not in file.read_text()
+    assert (outcome.path / "a.txt").read_text() == "edited"
+
+
 def test_a_stage_of_another_kind_of_run(workspace: Workspace, outcome: Outcome) -> None:
     """Facts and proofs of plug-ins may be anything; a run without a pass has no chain."""
+    endless = score(metric="perplexity", value=math.inf, low=1.0, high=math.inf)
+    shown(with_final(outcome, scores={"perplexity": endless}))
     odd: dict[str, Any] = {"losses": "none", "eval_losses": [[1], ["a", 2], [math.nan, 1], [1, 1]]}
     proof = Score.from_json({"metric": "merge_proof", "passed": True, "layers": None})
     html = shown(with_final(outcome, facts=odd, proof=proof))

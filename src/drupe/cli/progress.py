@@ -19,7 +19,7 @@ from rich.text import Text
 
 from drupe.core.cache import Result
 from drupe.engine import Listener
-from drupe.outcome import Outcome
+from drupe.outcome import LEFT_OUT, Outcome
 from drupe.output import PAGE, output_folder
 from drupe.plan import Plan, Step
 from drupe.preflight.finding import Finding
@@ -190,7 +190,7 @@ class Terminal(Listener):
 def _answers(outcome: Outcome) -> bool:
     """Return whether the final model was seen to run on this machine."""
     ran = any(
-        score.value is not None or score.samples or score.more.get("samples_left_out")
+        score.value is not None or score.samples or score.more.get(LEFT_OUT)
         for score in outcome.scores.values()
     )
     return outcome.final.kind == "onnx-genai" and (ran or not outcome.scores)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -145,21 +146,27 @@ def _quality(stage: Stage, outcome: Outcome, metric: str) -> list[Markup]:
     score = stage.scores.get(metric)
     if score is None or score.value is None:
         told = "not measured" if score is None else "not run"
-        why = [] if score is None or not score.skipped else [score.skipped]
-        return [element("p", told, class_="big absent"), element("p", metric, *map(_because, why))]
+        why = f": {score.skipped}" if score is not None and score.skipped else ""
+        because = element("p", _data(metric), why, class_="interval")
+        return [element("p", told, class_="big absent"), because]
     value, within = _split(score_text(score))
     shown = [element("p", value, class_="big")]
     title = f"{metric} {value}" + (f", 95 % interval {within}" if within else "")
-    if score.low is not None and score.high is not None and score.low >= 0:
-        ends = [other.scores[metric].high for other in outcome.stages if metric in other.scores]
-        whole = 1.0 if score.metric == "accuracy" else max(end for end in ends if end is not None)
-        shown.append(interval(score.low, score.value, score.high, whole or 1.0, title))
-    about = [_data(metric), *([f", 95 % in {within}"] if within else [])]
-    return [*shown, element("p", *about, class_="interval")]
+    if score.low is not None and score.high is not None:
+        whole = _whole(metric, score, outcome)
+        if 0 <= score.low <= score.high <= whole:  # False for what is no number
+            shown.append(interval(score.low, score.value, score.high, whole, title))
+    about = f", 95 % in {within}" if within else ""
+    return [*shown, element("p", _data(metric), about, class_="interval")]
 
 
-def _because(why: str) -> str:
-    return f": {why}"
+def _whole(metric: str, score: Score, outcome: Outcome) -> float:
+    """Return the end of the line that a metric's intervals are drawn on, alike for all stages."""
+    if score.metric == "accuracy":
+        return 1.0
+    others = (stage.scores.get(metric) for stage in outcome.stages)
+    highs = [other.high for other in others if other is not None and other.high is not None]
+    return max((high for high in highs if 0 < high < math.inf), default=1.0)
 
 
 def _split(text: str) -> tuple[str, str]:
