@@ -221,6 +221,9 @@ def stage_of(planned: Plan, name: str, results: dict[str, Result]) -> Stage:
         for step in about
         if step.role == "metric"
     }
+    scores = {metric: _score(path) for metric, path in scored.items()}
+    if planned.workflow.engine.no_samples:  # here, so that nothing that tells of a run has them
+        scores = {metric: score.without_samples() for metric, score in scores.items()}
     model = made.model if made else planned.source.model
     return Stage(
         name=name,
@@ -230,7 +233,7 @@ def stage_of(planned: Plan, name: str, results: dict[str, Result]) -> Stage:
         seconds=made.seconds if made else 0.0,
         peak_bytes=made.peak_bytes if made else 0,
         facts=made.facts if made else {},
-        scores={metric: _score(path) for metric, path in scored.items()},
+        scores=scores,
         answers={
             metric: _read(path / "items.json")
             for metric, path in scored.items()

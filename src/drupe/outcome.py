@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from drupe.core.model import Model
 from drupe.plan import Plan
+
+# What a score tells in the words of the data, and how many samples it left out.
+LEFT_OUT = "samples_left_out"
+QUOTES = ("samples", "choices", LEFT_OUT)
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,13 @@ class Score:
             "samples": list(self.samples) or None,
         }
         return {name: value for name, value in known.items() if value is not None} | self.more
+
+    def without_samples(self) -> Score:
+        """Return the score without what it quotes of the data, which is counted instead."""
+        more = {name: value for name, value in self.more.items() if name not in QUOTES}
+        if self.samples:
+            more[LEFT_OUT] = len(self.samples)
+        return replace(self, samples=(), more=more)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The output folder: the model as its users load it, and what the run has to say of it.
 
 OUTPUT/PASS-PASS-PASS/cpu-cpu_model/   the model, with README.md, its card, and its companions
+OUTPUT/report.html                     what a person looks at
 OUTPUT/report.json                     stages, scores, versions
 OUTPUT/config.lock.json                the config as it was read, and what pins it
 """
@@ -25,16 +26,17 @@ from drupe.core.files import (
 )
 from drupe.core.libraries import library_version
 from drupe.core.secrets import redacted_values
-from drupe.outcome import Outcome
+from drupe.outcome import QUOTES, Outcome
 from drupe.packaging.companions import write_companions
 from drupe.packaging.packages import refuse_packages
 from drupe.plan import Plan
 from drupe.report.card import model_card
+from drupe.report.page import GENERATOR, page
 from drupe.report.verdict import verdict
 
 FORMAT = 1
 EDITABLE = (".json", ".jinja", ".md", ".txt", ".yaml")
-REPORT, LOCK = "report.json", "config.lock.json"
+REPORT, LOCK, PAGE = "report.json", "config.lock.json", "report.html"
 
 
 def output_folder(planned: Plan) -> Path:
@@ -54,8 +56,8 @@ def refuse_foreign(planned: Plan) -> None:
     place, folder = model_folder(planned), output_folder(planned)
     check_writable(folder, "engine.output_dir")
     refuse_packages(planned, folder, place)
-    for name in (LOCK, REPORT):
-        if (folder / name).exists() and _report(folder / name) is None:
+    for name in (LOCK, REPORT, PAGE):
+        if (folder / name).exists() and not _is_ours(folder / name):
             raise Refused(
                 str(folder / name),
                 "is there, and was not written by drupe",
@@ -85,7 +87,8 @@ def write_output(outcome: Outcome, warn: Callable[[str], None]) -> None:
             deliver(outcome.final.model.path, staging)
             write_companions(outcome.final, staging, _name(planned))
             write_atomic(staging / "README.md", model_card(outcome).encode())
-    _write(folder / REPORT, report(outcome))
+    written = _write(folder / REPORT, report(outcome))
+    _write_page(folder / PAGE, page(outcome, written))
 
 
 def _name(planned: Plan) -> str:
@@ -128,10 +131,17 @@ def _is_delivered(outcome: Outcome) -> bool:
     return (
         written is not None
         and written.get("digest") == outcome.final.model.digest
-        and written.get("stages") == _stages(outcome)
+        and _lasting(written.get("stages")) == _lasting(_stages(outcome))
         and outcome.path is not None
         and (outcome.path / "README.md").is_file()
     )
+
+
+def _lasting(stages: Any) -> Any:
+    """Return what a report says of the stages but for samples: asking for none delivers nothing."""
+    if isinstance(stages, dict):
+        return {name: _lasting(each) for name, each in stages.items() if name not in QUOTES}
+    return [_lasting(each) for each in stages] if isinstance(stages, list) else stages
 
 
 def report(outcome: Outcome) -> dict[str, Any]:
@@ -193,13 +203,34 @@ def lock(planned: Plan) -> dict[str, Any]:
     }
 
 
-def _write(file: Path, value: dict[str, Any]) -> None:
-    """Write `value` with the time it was first written, unless the file says the same already."""
+def _write(file: Path, value: dict[str, Any]) -> dict[str, Any]:
+    """Write `value` with the time it was first written, unless the file says the same already.
+
+    Returns what the file holds.
+    """
     written = _report(file)
     if written is not None and {**written, "written": None} == {**value, "written": None}:
-        return
+        return written
     value = {**value, "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     write_atomic(file, json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
+    return value
+
+
+def _write_page(file: Path, text: str) -> None:
+    """Write the page unless it is there: it tells the report's time, so that it stays the same."""
+    data = text.encode(errors="replace")  # a name may hold what is no character
+    if not (file.is_file() and file.read_bytes() == data):
+        write_atomic(file, data)
+
+
+def _is_ours(file: Path) -> bool:
+    """Return whether drupe wrote a report, lock or page."""
+    if file.name != PAGE:
+        return _report(file) is not None
+    try:
+        return GENERATOR in file.read_text(errors="replace")
+    except OSError:
+        return False
 
 
 def _report(file: Path) -> dict[str, Any] | None:

@@ -53,7 +53,7 @@ def test_the_wheel_holds_what_it_should_and_no_more(built: Built) -> None:
     names = zipfile.ZipFile(built.wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert tops == {"drupe", "drupe-0.1.0.dist-info"}, "no tests, no toys, no command of Olive's"
-    for name in ("drupe/py.typed", "drupe/doctor/examine.py", "drupe/finetune/lora.py"):
+    for name in ("drupe/py.typed", "drupe/report/page.css", "drupe/finetune/lora.py"):
         assert name in names
     for name in ("LICENSE", "NOTICE"):
         assert f"drupe-0.1.0.dist-info/licenses/{name}" in names

@@ -43,7 +43,7 @@ def test_the_whole_job(measured: Workspace) -> None:
     assert outcome.path == measured.output / model
     delivered = tree(measured.output)
     assert set(delivered) == {
-        "report.json", "config.lock.json",
+        "report.html", "report.json", "config.lock.json",
         f"{model}/a.txt", f"{model}/b.txt", f"{model}/README.md",
     }  # fmt: skip
     assert delivered[f"{model}/a.txt"] == b"eno!"
@@ -102,7 +102,7 @@ def test_without_a_pass_the_input_is_measured_and_nothing_delivered(workspace: W
     workspace.passes()
     outcome = workspace.run()
     assert outcome.scores["length"].value == 8
-    assert set(tree(workspace.output)) == {"report.json", "config.lock.json"}
+    assert set(tree(workspace.output)) == {"report.html", "report.json", "config.lock.json"}
 
 
 def test_a_foreign_output_folder_is_refused_before_any_work(workspace: Workspace) -> None:
@@ -158,7 +158,7 @@ def test_people_keep_their_edits_and_damage_is_mended(
     assert text.exists()
 
 
-@pytest.mark.parametrize("name", ["report.json", "config.lock.json"])
+@pytest.mark.parametrize("name", ["report.json", "report.html", "config.lock.json"])
 def test_somebody_elses_report_is_not_replaced(name: str, workspace: Workspace) -> None:
     workspace.output.mkdir()
     (workspace.output / name).write_text('{"mine": 1}')

@@ -19,8 +19,8 @@ from rich.text import Text
 
 from drupe.core.cache import Result
 from drupe.engine import Listener
-from drupe.outcome import Outcome
-from drupe.output import output_folder
+from drupe.outcome import LEFT_OUT, Outcome
+from drupe.output import PAGE, output_folder
 from drupe.plan import Plan, Step
 from drupe.preflight.finding import Finding
 from drupe.report import table
@@ -165,6 +165,7 @@ class Terminal(Listener):
         if outcome.path is not None:
             self._print(f"\nIn {_short(outcome.path)}, after {duration(outcome.seconds)}.")
             self._print(f"Its card:  {_short(outcome.path / 'README.md')}")
+        self._print(f"The report:  {_short(output_folder(outcome.plan) / PAGE)}")
         if outcome.path is not None and _answers(outcome):
             chat = f"{_program()} chat {_short(output_folder(outcome.plan))}"
             self._print(f'Next:  {chat}\n       {chat} --prompt "..." --choices A,B')
@@ -188,7 +189,10 @@ class Terminal(Listener):
 
 def _answers(outcome: Outcome) -> bool:
     """Return whether the final model was seen to run on this machine."""
-    ran = any(score.value is not None or score.samples for score in outcome.scores.values())
+    ran = any(
+        score.value is not None or score.samples or score.more.get(LEFT_OUT)
+        for score in outcome.scores.values()
+    )
     return outcome.final.kind == "onnx-genai" and (ran or not outcome.scores)
 
 

@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_job_arguments(parser)
     parser.add_argument("--force", action="store_true", help="work again what is in the cache")
     parser.add_argument("--plan", "--dry-run", action="store_true", help="as drupe plan")
+    parser.add_argument(
+        "--no-samples", action="store_true", help="quote no prompt and no answer: private data"
+    )
     parser.add_argument("--json", action="store_true", help="print the result as one JSON object")
     parser.add_argument("--events", metavar="FILE", type=Path, help="write what happens there")
 
@@ -48,6 +51,8 @@ def stop_when_told_to() -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the config; return 0 (failures are raised)."""
+    if arguments.no_samples:
+        arguments.settings = [*arguments.settings, "engine.no_samples=true"]
     if arguments.plan:
         return show(read_job(arguments, "run"), as_json=arguments.json)
     terminal = Terminal(aside=arguments.json)

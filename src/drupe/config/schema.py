@@ -182,6 +182,8 @@ class EngineConfig(Section):
     execution_providers: list[str] | None = None
     packaging_config: list[PackageConfig] = []
     """How the result is packed beside being delivered as a folder."""
+    no_samples: bool = False
+    """Leave prompts and answers out of all that is shown and written: the data are private."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ def rows(outcome: Outcome) -> list[list[str]]:
     """Return a row for each stage, in the order of the chain."""
     return [
         [
-            _label(stage, outcome),
+            label(stage, outcome),
             *(score_text(stage.scores.get(metric)) for metric in _metrics(outcome)),
             size(stage.size_bytes),
             duration(stage.seconds) if stage is not outcome.stages[0] else "",
@@ -26,11 +26,11 @@ def rows(outcome: Outcome) -> list[list[str]]:
     ]
 
 
-def _label(stage: Stage, outcome: Outcome) -> str:
+def label(stage: Stage, outcome: Outcome) -> str:
     """Return what a stage is, with its pass where that alone does not tell it from others."""
-    label = meaning(stage, outcome)
-    alike = [other for other in outcome.stages if meaning(other, outcome) == label]
-    return label if len(alike) == 1 else f"{label} ({stage.name})"
+    told = meaning(stage, outcome)
+    alike = [other for other in outcome.stages if meaning(other, outcome) == told]
+    return told if len(alike) == 1 else f"{told} ({stage.name})"
 
 
 def _metrics(outcome: Outcome) -> list[str]:

@@ -12,6 +12,7 @@ from drupe.config.source import Items, Map
 ENGINE_KEYS = (
     *("host", "target", "evaluator", "evaluate", "search_strategy", "cache_dir", "output_dir"),
     *("log_severity_level", "execution_providers", "cache_quota", "evaluate_input_model"),
+    "no_samples",
     *("clean_cache", "clean_evaluation_cache", "plot_pareto_frontier", "output_name"),
     *("ort_log_severity_level", "ort_py_log_severity_level", "log_to_file", "packaging_config"),
     *("no_artifacts", "enable_shared_cache", "cache_config"),
