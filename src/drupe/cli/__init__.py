@@ -18,6 +18,10 @@ GROUPS = {
     "The job": {
         "run": "do the job that a config describes",
         "plan": "show what a run would do, would take, and what is in its way",
+        "finetune": "tune a model on rows, without a config",
+        "merge": "fold an adapter into its base, likewise",
+        "export": "make the ONNX model, likewise",
+        "apply": "apply any one pass, likewise",
     },
     "What it gave": {
         "chat": "talk to a model that a run gave",
@@ -96,7 +100,11 @@ def _run(verb: str, words: list[str]) -> int:
         )
         module.add_arguments(parser)
         parser.add_argument("--debug", action="store_true", help="show tracebacks")
-        status: int = module.run(parser.parse_args(list(map(_dashed, words))))
+        arguments, fields = parser.parse_known_args(list(map(_dashed, words)))
+        if fields and not getattr(module, "TAKES_FIELDS", False):
+            parser.error(f"unrecognized arguments: {' '.join(fields)}")
+        arguments.fields = fields
+        status: int = module.run(arguments)
         sys.stdout.flush()
         return status
     except BrokenPipeError:  # the reader of a pipe has seen enough; what was begun is not done

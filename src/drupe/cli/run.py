@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 from drupe import engine
@@ -16,6 +17,7 @@ from drupe.cli.fault import failure, fault_of
 from drupe.cli.job import add_job_arguments, read_job
 from drupe.cli.plan import show
 from drupe.cli.progress import Terminal
+from drupe.config.schema import Workflow
 from drupe.core.errors import DrupeError
 from drupe.core.secrets import redacted_values
 from drupe.outcome import Outcome
@@ -29,6 +31,11 @@ EXAMPLES = """\
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `drupe run`."""
     add_job_arguments(parser)
+    add_result_arguments(parser)
+
+
+def add_result_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what every verb that does a job understands."""
     parser.add_argument("--force", action="store_true", help="work again what is in the cache")
     parser.add_argument("--plan", "--dry-run", action="store_true", help="as drupe plan")
     parser.add_argument(
@@ -51,15 +58,20 @@ def stop_when_told_to() -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the config; return 0 (failures are raised)."""
+    return execute(arguments, lambda: read_job(arguments, "run"))
+
+
+def execute(arguments: argparse.Namespace, read: Callable[[], Workflow]) -> int:
+    """Do the job that `read` returns, and show it; return 0 (failures are raised)."""
     if arguments.no_samples:
         arguments.settings = [*arguments.settings, "engine.no_samples=true"]
     if arguments.plan:
-        return show(read_job(arguments, "run"), as_json=arguments.json)
+        return show(read(), as_json=arguments.json)
     terminal = Terminal(aside=arguments.json)
     log = EventLog(terminal, arguments.events)
     stop_when_told_to()
     try:
-        told = _run(arguments, terminal, log)
+        told = _run(arguments, terminal, log, read)
     except BrokenPipeError:
         raise
     except (KeyboardInterrupt, OSError, DrupeError) as error:
@@ -77,11 +89,13 @@ def _written(log: EventLog) -> str | None:
     return str(log.file) if log.wrote else None
 
 
-def _run(arguments: argparse.Namespace, terminal: Terminal, log: EventLog) -> dict[str, object]:
+def _run(
+    arguments: argparse.Namespace, terminal: Terminal, log: EventLog, read: Callable[[], Workflow]
+) -> dict[str, object]:
     """Do the job and show it; return its result as JSON values."""
     with log:
         try:
-            outcome = _heard(arguments, terminal, log)
+            outcome = _heard(arguments, terminal, log, read)
         except (KeyboardInterrupt, OSError, DrupeError) as error:
             log.failed(fault_of(error))
             raise
@@ -91,7 +105,9 @@ def _run(arguments: argparse.Namespace, terminal: Terminal, log: EventLog) -> di
     return success(outcome, log.file)
 
 
-def _heard(arguments: argparse.Namespace, terminal: Terminal, log: EventLog) -> Outcome:
-    workflow = read_job(arguments, "run")
+def _heard(
+    arguments: argparse.Namespace, terminal: Terminal, log: EventLog, read: Callable[[], Workflow]
+) -> Outcome:
+    workflow = read()
     with terminal:
         return engine.run(workflow, force=arguments.force, listener=log)

@@ -24,6 +24,7 @@ def load(
     settings: Iterable[str] = (),
     *,
     strict: bool = False,
+    text: str | None = None,
 ) -> Workflow:
     """Return the workflow that `file` describes.
 
@@ -31,11 +32,11 @@ def load(
     target: a provider (cpu, cuda, dml, webgpu or its long name) in place of the file's target.
     output: the folder for the result (relative to the current one) in place of the file's.
     settings: "passes.lora.r=16", in place of what the file says there; the value is JSON or text.
-    strict: what would be a warning is a fault.
+    strict: what would be a warning is a fault. text: what the file would say, if there is none.
     Raises ConfigError with all faults, Refused for a file that cannot be read.
     """
     settings = tuple(settings)
-    root, notes, faults = canonical(file, settings)
+    root, notes, faults = canonical(file, settings, text)
     document = Document(root, file.resolve().parent)
     document.faults += faults
     workflow = Reader(document).workflow(file, system, target, output)
@@ -55,9 +56,11 @@ def load(
     )
 
 
-def canonical(file: Path, settings: Iterable[str] = ()) -> tuple[Map, list[Note], list[Fault]]:
+def canonical(
+    file: Path, settings: Iterable[str] = (), text: str | None = None
+) -> tuple[Map, list[Note], list[Fault]]:
     """Return the config in our own words, what was read otherwise, and what cannot be read."""
-    root = read(file)
+    root = read(file, text)
     laid_over, faults = overlay(settings)
     refuse_secrets(file, root, laid_over)
     notes = upgrade(root, laid_over, lambda: faults.extend(lay_over(root, laid_over)))

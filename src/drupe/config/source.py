@@ -71,12 +71,13 @@ class Items(list[Any]):
         self.origins.append(origin)
 
 
-def read(file: Path) -> Map:
+def read(file: Path, text: str | None = None) -> Map:
     """Return the object in a JSON or YAML `file` (YAML by its ending .yaml or .yml).
 
+    text: what is read in place of the file's content.
     Raises Refused when it cannot be read, ConfigError for faults of syntax and repeated keys.
     """
-    text = _text(file)
+    text = _text(file) if text is None else text
     in_yaml = file.suffix.lower() in (".yaml", ".yml")
     value, repeated = (parse_yaml if in_yaml else parse_json)(text, file)
     faults = [

@@ -1,0 +1,40 @@
+"""Each step of the chain alone, by a verb of its own: tune, merge, export, talk."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from tests.e2e.conftest import EXAMPLES, Job
+
+
+def test_one_step_after_the_other(tmp_path: Path) -> None:
+    example = EXAMPLES / "phi3-emotion"
+    shutil.copytree(example / "model", tmp_path / "model")
+    rows = (example / "dataset" / "dataset-classification.json").read_text().splitlines()
+    (tmp_path / "rows.jsonl").write_text("\n".join(rows[:60]))
+    job = Job(tmp_path, tmp_path / "none")
+
+    def done(*words: str) -> str:
+        ended = job.drupe(*words)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        return ended.stdout
+
+    text = ["--text-template", "### Text: {phrase}\n### The tone is:\n{tone}"]
+    short = ["--max-steps", "4", "--max-seq-len", "64", "--learning-rate", "5e-3"]
+    data = ["--data", "rows.jsonl", *text, *short]
+    done("finetune", "model", *data, "--method", "qlora", "-o", "tuned")
+    done("merge", "tuned", "-o", "merged")
+    done("export", "merged", "--precision", "int4", "--int4-block-size", "64", "-o", "int4")
+    done("apply", "ModelBuilder", "merged", "--precision", "fp32", "-o", "fp32")
+    assert done("chat", "int4", "--prompt", "The lamp went out.", "--max-length", "24").strip()
+    merged = json.loads((tmp_path / "merged" / "report.json").read_text())
+    assert merged["stages"][-1]["facts"]["base"] == "dequantized"
+    for name in ("merged", "int4", "fp32"):
+        report = json.loads((tmp_path / name / "report.json").read_text())
+        assert report["stages"][-1]["proof"]["passed"] is True, name
+    # The same words again: nothing is worked twice, and nothing changes.
+    before = (tmp_path / "int4" / "report.json").read_bytes()
+    done("export", "merged", "--precision", "int4", "--int4-block-size", "64", "-o", "int4")
+    assert (tmp_path / "int4" / "report.json").read_bytes() == before

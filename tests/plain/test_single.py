@@ -1,0 +1,122 @@
+"""The verbs of one step: a command line's words become a config that is checked like any other."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from drupe.cli import main
+from drupe.cli.single import fields_of, input_model, place_of
+from drupe.core.errors import Refused
+from drupe.finetune.passes import LoRA
+from tests.plain.checkpoints import PHI3, make_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--r", "8"], [("r", "8")]),
+        (["--r=8", "--alpha", "4"], [("r", "8"), ("alpha", "4")]),
+        (["--target-modules", "a", "b"], [("target_modules", '["a", "b"]')]),
+        (["--exclude-embeds", "--r", "8"], [("exclude_embeds", "true"), ("r", "8")]),
+        (["--text-template={q} = {a}"], [("text_template", "{q} = {a}")]),
+        (["--seed", "-1"], [("seed", "-1")]),
+        ([], []),
+    ],
+)
+def test_words_become_fields(words: list[str], expected: list[tuple[str, str]]) -> None:
+    assert list(fields_of(words)) == expected
+
+
+def test_a_word_behind_no_option() -> None:
+    with pytest.raises(Refused, match=r'"stray": belongs to no option\n  Write: --name value'):
+        list(fields_of(["stray", "--r", "8"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("r", "passes.lora.r"),
+        ("learning_rate", "passes.lora.training_args.learning_rate"),
+        ("text_template", "data_configs.data.pre_process_data_config.text_template"),
+        ("split", "data_configs.data.load_dataset_config.split"),
+        ("training_args.seed", "passes.lora.training_args.seed"),
+        ("unheard_of", "passes.lora.unheard_of"),
+    ],
+)
+def test_where_a_field_belongs(name: str, place: str) -> None:
+    assert place_of(name, LoRA, "lora") == place
+
+
+def adapter(folder: Path, base: str) -> Path:
+    folder.mkdir(parents=True)
+    settings = {"base_model_name_or_path": base, "peft_type": "LORA"}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
+
+
+def test_what_an_adapter_is_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = make_checkpoint(tmp_path / "model", PHI3)
+    assert input_model("model", None) == {"type": "HfModel", "model_path": "model"}
+    assert input_model("owner/name", None)["model_path"] == "owner/name"
+    mine = adapter(tmp_path / "mine", str(model))
+    expected = {"type": "HfModel", "model_path": str(model), "adapter_path": str(mine)}
+    assert input_model(str(mine), None) == expected
+    assert input_model(str(mine), "other")["model_path"] == "other", "what is said outweighs it"
+    lost = adapter(tmp_path / "lost", "elsewhere")
+    with pytest.raises(Refused, match="nothing here tells the model that it was trained on"):
+        input_model(str(lost), None)
+    with pytest.raises(Refused, match="belongs to an adapter, and model is none"):
+        input_model("model", "other")
+
+
+def test_what_a_run_made_tells_its_base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_checkpoint(tmp_path / "model", PHI3)
+    made = adapter(tmp_path / "tuned" / "lora" / "cpu-cpu_model", "model-of-another-machine")
+    (tmp_path / "tuned" / "report.json").write_text('{"model": "lora/cpu-cpu_model"}')
+    lock = {"config": {"input_model": {"model_path": "model"}}}
+    (tmp_path / "tuned" / "config.lock.json").write_text(json.dumps(lock))
+    found = input_model("tuned", None)
+    assert found["model_path"] == "model"
+    assert Path(found["adapter_path"]).samefile(made)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["finetune", "m", "-o", "x"], "drupe finetune: needs rows to train on\n  Name them: --da"),
+        (["export", "m", "-o", "x", "--data", "d.json"], "--data: ExportGenAI reads no rows"),
+        (
+            ["apply", "LoRAs", "m", "-o", "x"],
+            "LoRAs: is not one of drupe's passes; did you mean \"",
+        ),
+        (["export", "m", "-o", "x"], "drupe export:1: passes.export.precision is missing"),
+        (
+            ["export", "m", "-o", "x", "--precisoin", "int4"],
+            '--set: passes.export.precisoin is unknown; did you mean "precision"?',
+        ),
+        (["merge", "m", "-o", "x"], "merge (MergeAdapterWeights): works on hf-adapter, but what"),
+    ],
+)
+def test_what_cannot_be_done_is_told(
+    words: list[str],
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_checkpoint(tmp_path / "m", PHI3, vocab_size=6, hidden_size=2)
+    assert main(words) == 2
+    assert told in capsys.readouterr().err
+    assert {file.name for file in tmp_path.iterdir()} == {"m"}, "nothing was written"
+
+
+def test_fields_of_a_verb_that_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["passes", "--r", "8"])
+    assert "unrecognized arguments: --r" in capsys.readouterr().err
