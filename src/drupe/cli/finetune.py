@@ -1,8 +1,8 @@
 """Tune a model on rows: a low-rank adapter of it.
 
 Fields of the pass and of the data are options: --r 16, --max-steps 200.
-Rows are read by their columns (text; instruction and output; messages; ...), or as
---text-template says. `drupe passes LoRA` lists what else there is to say.
+Rows are read by their columns (text; instruction and output; messages; ...), or
+as --text-template says. `drupe passes LoRA` lists what else there is to say.
 """
 
 from __future__ import annotations

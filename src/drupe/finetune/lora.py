@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.data import corpus, load
 from drupe.data.strategies import longest
+from drupe.finetune.best import Best
 from drupe.finetune.passes import DoRA, LoftQ, LoRA, QLoRA
 from drupe.finetune.target_modules import ALL_LINEAR, missing_module
 from drupe.finetune.training_args import TrainingArgs
@@ -69,6 +71,8 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
         "threads": job.threads,
     }
     checkpoints = job.scratch / "checkpoints"
+    best = Best.of(step.training_args, job)
+    tell_trackers(step.training_args)
     trainer = transformers.Trainer(
         model=adapted,
         args=training_arguments(step, checkpoints, dtype, evaluates=bool(evals)),
@@ -76,7 +80,11 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
         eval_dataset=evals or None,
         processing_class=tokenizer,
         data_collator=corpus.padding(tokenizer, train_data.pre_process_data_config, most),
-        callbacks=[_Voice(job), Checkpoints(step.training_args.save_steps)],
+        callbacks=[
+            _Voice(job),
+            Checkpoints(step.training_args.save_steps),
+            *([best] if best else []),
+        ],
     )
     trainer.remove_callback(transformers.PrinterCallback)
     _tell_about_lengths(step, len(trains), has_evals=bool(evals), job=job)
@@ -84,6 +92,8 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     job.facts["resumed_from"] = int(last.name.rpartition("-")[2]) if last else None
     trainer.train(resume_from_checkpoint=str(last) if last else None)
     history = trainer.state.log_history
+    if best is not None:
+        best.finish(adapted)
     job.facts["losses"] = _points(history, "loss")
     job.facts["eval_losses"] = _points(history, "eval_loss")
     _check_learned(adapted, step.training_args)
@@ -231,6 +241,12 @@ def training_arguments(
 ) -> transformers.TrainingArguments:
     """Return the Trainer's arguments: the config's under their own names, and what is ours."""
     fields = step.training_args.model_dump()
+    for ours in ("load_best_model_at_end", "logging_dir"):
+        del fields[ours]
+    for ours in ("early_stopping_patience", "early_stopping_threshold"):
+        del fields[ours]
+    fields["report_to"] = list(fields["report_to"]) or "none"
+    fields["lr_scheduler_kwargs"] = fields["lr_scheduler_kwargs"] or None
     if fields["optim"] == "auto":
         fields["optim"] = "adamw_torch_fused"
     if not evaluates:
@@ -253,9 +269,16 @@ def training_arguments(
         prediction_loss_only=True,
         logging_first_step=True,
         logging_nan_inf_filter=False,  # it would put the mean in the place of a broken loss
-        report_to="none",
         disable_tqdm=True,
     )
+
+
+def tell_trackers(arguments: TrainingArgs) -> None:
+    """Say by their own variables where tensorboard and mlflow write: no argument does."""
+    if arguments.logging_dir is not None:
+        folder = arguments.logging_dir.absolute()
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder)
+        os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
 
 
 def _tell_about_lengths(step: LoRA, samples: int, *, has_evals: bool, job: Job) -> None:

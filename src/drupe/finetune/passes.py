@@ -11,14 +11,22 @@ from drupe.checkpoint.quantized_base import quantized_base
 from drupe.core.dataset import Dataset, HeldOut, Names, Part
 from drupe.core.effects import Idle
 from drupe.core.errors import DrupeError, Refused
+from drupe.core.libraries import installed_version
 from drupe.core.model import Model
 from drupe.core.operation import Metric, Pass
+from drupe.core.target import Target
 from drupe.finetune.adapter_config import check_base, check_settings, read_settings
 from drupe.finetune.target_modules import OUTPUT_LAYERS, matrices, missing_module
 from drupe.finetune.training_args import TrainingArgs
 
 Base = Literal["auto", "original", "dequantized"]
 CHARACTERS_A_TOKEN = 4  # of English; what else a file of rows holds evens out the rest
+# Whichever of these is there serves the tracker of that name.
+DISTRIBUTIONS = {
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "mlflow": ("mlflow", "mlflow-skinny"),
+    "wandb": ("wandb",),
+}
 TRAINING_LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "accelerate", "datasets")
 TRAINING_PRELOAD = (
     "torch",
@@ -61,7 +69,23 @@ class LoRA(Pass):
     def _one_source_of_evaluation_rows(self) -> LoRA:
         if self.eval_data_config and self.eval_dataset_size:
             raise ValueError("give eval_data_config or eval_dataset_size, not both")
+        arguments = self.training_args
+        chooses = arguments.load_best_model_at_end or arguments.early_stopping_patience is not None
+        if chooses and not (self.eval_data_config or self.eval_dataset_size):
+            raise ValueError(
+                "load_best_model_at_end and early_stopping_patience need rows to measure on: give "
+                "eval_data_config or eval_dataset_size"
+            )
         return self
+
+    def refusal(self, kind: str, target: Target) -> Refused | None:
+        """Refuse trackers that are not installed."""
+        for name in self.training_args.report_to:
+            if not any(map(installed_version, DISTRIBUTIONS[name])):
+                what = f"names {name}, which is not installed"
+                remedy = f"pip install {DISTRIBUTIONS[name][0]}"
+                return Refused("training_args.report_to", what, remedy)
+        return super().refusal(kind, target)
 
     def refusal_of_source(self, source: Model) -> Refused | None:
         """Refuse target modules that are not there by the names of the weights."""

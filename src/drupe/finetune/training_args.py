@@ -7,15 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from drupe.core.dataset import Names
 from drupe.core.declared import Declared
 from drupe.core.effects import Idle
 
 # How often is told and saved, and how many rows are measured at a time: the adapter is the same.
-OF_NO_RESULT = ("save_steps", "logging_steps", "per_device_eval_batch_size")
+OF_NO_RESULT = (
+    *("save_steps", "logging_steps", "per_device_eval_batch_size"),
+    *("report_to", "logging_dir", "run_name"),
+)
+TRACKERS = ("tensorboard", "mlflow", "wandb")
 
 
 class TrainingArgs(Declared):
@@ -32,8 +37,17 @@ class TrainingArgs(Declared):
     gradient_checkpointing: bool = False
     learning_rate: float = Field(default=2e-4, gt=0)
     lr_scheduler_type: Literal[
-        "linear", "cosine", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "cosine_with_min_lr",
+        "constant",
+        "constant_with_warmup",
+        "polynomial",
+        "inverse_sqrt",
     ] = "constant"
+    lr_scheduler_kwargs: dict[str, float] = Field(default_factory=dict)
+    """Of the schedule: {"num_cycles": 3}, {"min_lr": 1e-5}."""
     warmup_steps: float = Field(default=0, ge=0)
     """Steps, or below 1 the fraction of all steps."""
     optim: Literal["auto", "adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "auto"
@@ -43,12 +57,27 @@ class TrainingArgs(Declared):
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
     adam_epsilon: float = Field(default=1e-8, gt=0)
     max_grad_norm: float = Field(default=1.0, ge=0)
+    label_smoothing_factor: float = Field(default=0.0, ge=0, lt=1)
+    neftune_noise_alpha: float | None = Field(default=None, gt=0)
+    """Noise on the embeddings while training (Jain et al. 2023, arXiv:2310.05914)."""
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = "random"
     logging_steps: int = Field(default=10, ge=1)
     eval_strategy: Literal["no", "steps", "epoch"] = "no"
     eval_steps: int | None = Field(default=None, ge=1)
+    load_best_model_at_end: bool = False
+    """Keep the adapter of the lowest loss on the evaluation rows, not the last one."""
+    early_stopping_patience: int | None = Field(default=None, ge=1)
+    """Stop after so many measurements in which that loss was not lower."""
+    early_stopping_threshold: float = Field(default=0.0, ge=0)
+    """By how much it has to be lower to count."""
     save_steps: int | None = Field(default=None, ge=1)
     """Steps between checkpoints to go on from after a kill; None: about every 30 seconds."""
+    report_to: Annotated[Names, BeforeValidator(lambda given: given or ())] = ()
+    """tensorboard, mlflow, wandb: what the losses are sent to besides; "none" for nothing."""
+    logging_dir: Path | None = None
+    """Folder for tensorboard's and mlflow's files."""
+    run_name: str | None = None
+    """What mlflow and wandb call the run."""
 
     @field_validator("max_steps")
     @classmethod
@@ -56,6 +85,27 @@ class TrainingArgs(Declared):
         if steps != -1 and steps < 1:
             raise ValueError("max_steps is at least 1, or -1 for as many as the epochs give")
         return steps
+
+    @field_validator("report_to")
+    @classmethod
+    def _known_trackers(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        wanted = tuple(name for name in names if name != "none")
+        for name in wanted:
+            if name not in TRACKERS:
+                raise ValueError(f'report_to names "{name}"; known are {", ".join(TRACKERS)}')
+        return wanted
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TrainingArgs:
+        chooses = self.load_best_model_at_end or self.early_stopping_patience is not None
+        if chooses and self.eval_strategy == "no":
+            raise ValueError(
+                "load_best_model_at_end and early_stopping_patience need eval_strategy: write "
+                '"epoch" or "steps"'
+            )
+        if "tensorboard" in self.report_to and self.logging_dir is None:
+            raise ValueError("report_to tensorboard needs logging_dir, a folder for its files")
+        return self
 
     def key_form(self, digest: Callable[[Path], str]) -> Any:
         """Return the key form without what changes no result."""
@@ -82,6 +132,9 @@ class TrainingArgs(Declared):
             idle.append(
                 Idle(("num_train_epochs",), "has no effect beside max_steps: leave one out")
             )
+        if self.early_stopping_threshold and self.early_stopping_patience is None:
+            why = "has no effect without early_stopping_patience"
+            idle.append(Idle(("early_stopping_threshold",), why))
         if self.eval_strategy == "steps" and 0 < self.max_steps < (self.eval_steps or 0):
             why = f"is more than max_steps ({self.max_steps}): the loss is never measured"
             idle.append(Idle(("eval_steps",), f"{why}; write fewer"))

@@ -77,16 +77,17 @@ MODEL_BUILDER: Known = {
     "enable_cuda_graph": Refusal(NOTHING, "asks for CUDA graphs", "Leave it out."),
 }
 TRAINING: Known = {
-    "report_to": Harmless(("none", *NOTHING), "progress is shown here, and nothing is sent"),
     "output_dir": Harmless((None,), "the adapter goes into the cache, by its key"),
     "overwrite_output_dir": Harmless((), "a result is never overwritten, but kept by its key"),
     "resume_from_checkpoint": Harmless((None, False), "an interrupted training goes on by itself"),
     "save_strategy": Harmless(("no", "steps", "epoch"), "save_steps says how often"),
     "save_total_limit": Harmless((), "two checkpoints are kept until the training is done"),
     "save_safetensors": Harmless((True,), "weights are always safetensors"),
-    "load_best_model_at_end": Refusal(NOTHING, "asks for another than the last step", "Leave it."),
+    "metric_for_best_model": Refusal(
+        ("loss", "eval_loss", *NOTHING), "asks for another measure", "The loss decides: leave it."
+    ),
+    "greater_is_better": Refusal((False, None), "asks for the largest loss", "Leave it out."),
     "push_to_hub": Refusal(NOTHING, "asks for an upload", "Upload the result yourself."),
-    "logging_dir": Harmless((None,), "progress is shown here"),
     "logging_strategy": Harmless(("steps",), "logging_steps says how often"),
     "logging_first_step": Harmless((True, False), "progress is shown here"),
     "log_level": Harmless(("passive",), "the step's log holds the Trainer's words"),
