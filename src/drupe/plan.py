@@ -252,6 +252,7 @@ class _Chain:
         self._keys = {INPUT: value_digest(root) if source.found else ""}
         # The content of each stage, as far as it is made: what follows on the unmade is no hit.
         self._digests: dict[str, str | None] = {INPUT: source.model.digest or None}
+        self._makers: dict[str, Operation] = {}
         self._latest = INPUT
         self.steps: list[Step] = []
 
@@ -301,6 +302,11 @@ class _Chain:
         refusal = operation.refusal(kind, self._workflow.target)
         if refusal is None and self._source.found:
             refusal = operation.refusal_of_source(self._source.model)
+            maker = self._makers.get(reads[0])
+            if refusal is None and maker is not None:
+                refusal = operation.refusal_behind(maker, self._source.model)
+        if role == "pass":
+            self._makers[stage] = operation
         if refusal:
             own = refusal.where == type(operation).__name__  # not what the user calls it
             where = f"{name} ({registered if own else refusal.where})"

@@ -6,6 +6,7 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from drupe.core.dataset import Dataset, LoadDataset
 from drupe.core.digest import DigestMemo
 from drupe.core.errors import Refused
 from drupe.core.model import Model, check_kind, model_files
-from drupe.finetune.passes import LoRA
+from drupe.finetune.passes import LoftQ, LoRA, MergeAdapterWeights, QLoRA
 from drupe.resources.checks import check_adapter, check_checkpoint
 from drupe.resources.models import Located, locate, locate_adapter, locate_files
 from tests.plain.checkpoints import PHI3, make_checkpoint, safetensors
@@ -226,3 +227,51 @@ def test_the_size_is_that_of_the_model(checkpoint: Path, tmp_path: Path) -> None
     assert whole.size_bytes == sizes(folder, model_files) + model.size_bytes
     files = locate_files("adapter", tmp_path, DigestMemo())
     assert files.size_bytes == sizes(folder, model_files)
+
+
+def rows() -> Dataset:
+    return Dataset(name="rows", load_dataset_config=LoadDataset(data_files=(Path("rows.json"),)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "base", "words"),
+    [
+        (LoRA, "auto", None),
+        (LoRA, "original", None),
+        (LoRA, "dequantized", "nothing tells that the adapter was trained on a 4-bit base"),
+        (QLoRA, "dequantized", None),
+        (QLoRA, "original", None),
+        (LoftQ, "auto", None),
+        (LoftQ, "original", "holds what rounding to 4 bits took from the base"),
+    ],
+)
+def test_a_base_that_the_adapter_will_not_be_for(
+    kind: type[LoRA], base: Any, words: str | None, tmp_path: Path
+) -> None:
+    source = Model("hf", make_checkpoint(tmp_path / "model", PHI3), "")
+    before = kind(train_data_config=rows())
+    refused = MergeAdapterWeights(base=base).refusal_behind(before, source)
+    assert (refused is None) == (words is None)
+    assert refused is None or (words in refused.what and refused.where == "base")
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_tied_output_layer_is_told_before_it_is_trained(tied: bool, tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "model", PHI3, tie_word_embeddings=tied)
+    before = LoRA(train_data_config=rows(), target_modules=("o_proj", "lm_head"))
+    refused = MergeAdapterWeights().refusal_behind(before, Model("hf", folder, ""))
+    assert (refused is not None) == tied
+    assert refused is None or 'changes "lm_head", but its weights are tied' in refused.what
+
+
+@pytest.mark.parametrize("added", [0, 2])
+def test_an_adapter_with_added_tokens_is_told_before_any_work(added: int, tmp_path: Path) -> None:
+    base = Model("hf", make_checkpoint(tmp_path / "model", PHI3), "")
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 2}')
+    name = "base_model.model.model.embed_tokens.weight"
+    (folder / "adapter_model.safetensors").write_bytes(safetensors({name: (6 + added, 2)}))
+    refused = MergeAdapterWeights().refusal_of_source(Model("hf-adapter", folder, "", base))
+    assert (refused is not None) == bool(added)
+    assert refused is None or "[8, 2], where the base has [6, 2]: tokens were added" in refused.what

@@ -91,6 +91,13 @@ class Operation(Declared):
         """
         return None
 
+    def refusal_behind(self, before: Operation, source: Model) -> Refused | None:
+        """Return why this operation cannot work on what `before` makes of the input model.
+
+        It is asked at plan time, beside `refusal_of_source`.
+        """
+        return None
+
     def variant(self) -> str:
         """Return which of its kinds of work the fields choose ("-int4"), for the journal."""
         return ""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from drupe.checkpoint.quantized_base import FILE, QuantizedBase
+from drupe.checkpoint.header import headers
+from drupe.checkpoint.quantized_base import FILE
 from drupe.core.errors import DrupeError
+from drupe.finetune.target_modules import OUTPUT_LAYERS
 
 WHERE = "MergeAdapterWeights"
 # Fields of adapter_config.json that say how the adapter came about, not what it computes ...
@@ -58,22 +60,59 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             raise _unmergeable(name, value)
 
 
-def check_base(asked: str, trained_on: QuantizedBase | None) -> None:
-    """Raise DrupeError where an adapter cannot be folded into the base that is asked for."""
-    if asked == "dequantized" and trained_on is None:
+def check_base(asked: str, *, four_bit: bool, start: str | None = None) -> None:
+    """Raise DrupeError where an adapter cannot be folded into the base that is asked for.
+
+    four_bit: it was trained on a 4-bit base. start: "loftq" where it began as what that took away.
+    """
+    if asked == "dequantized" and not four_bit:
         raise DrupeError(
             f"{WHERE}.base",
             'is "dequantized", but nothing tells that the adapter was trained on a 4-bit base '
             f"({FILE} does, which QLoRA writes)",
             'Write "original", or train with QLoRA.',
         )
-    if asked == "original" and trained_on is not None and trained_on.start:
+    if asked == "original" and start:
         raise DrupeError(
             f"{WHERE}.base",
-            f'is "original", but the adapter ({trained_on.start}) holds what rounding to 4 bits '
-            "took from the base: it would be added twice",
+            f'is "original", but the adapter ({start}) holds what rounding to 4 bits took from the '
+            "base: it would be added twice",
             'Write "dequantized" or "auto".',
         )
+
+
+def check_tensors(adapter: Path, base: Path) -> None:
+    """Raise DrupeError for trained layers and added tokens, by the headers of both folders.
+
+    PEFT saves some layers of the base with an adapter; a copy does no harm, and has its shape.
+    """
+    shapes = {spec.name: spec.shape for spec in headers(base)}
+    for spec in headers(adapter):
+        if ".lora_" in spec.name:
+            continue
+        name = spec.name.removeprefix("base_model.model.").replace(".base_layer.", ".")
+        if name in shapes and spec.shape != shapes[name]:
+            raise DrupeError(
+                WHERE,
+                f'cannot merge this adapter: it holds "{name}" as {list(spec.shape)}, where the '
+                f"base has {list(shapes[name])}: tokens were added, and their rows trained",
+                "Merge it with PEFT (merge_and_unload), or train without added tokens.",
+            )
+
+
+def check_tied(wanted: Collection[str], config: Mapping[str, Any]) -> None:
+    """Raise DrupeError where an output layer is adapted whose weights are the embedding's."""
+    tied = config.get("tie_word_embeddings") or (config.get("text_config") or {}).get(
+        "tie_word_embeddings"
+    )
+    for module in wanted:
+        if tied and module.rpartition(".")[2] in OUTPUT_LAYERS:
+            raise DrupeError(
+                WHERE,
+                f'the adapter changes "{module}", but its weights are tied to the embedding: '
+                "folding it in would change the embedding too",
+                f"Train without {module} among target_modules.",
+            )
 
 
 def _unmergeable(name: str, value: Any) -> DrupeError:

@@ -26,7 +26,13 @@ from drupe.checkpoint.writer import CheckpointWriter
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model, model_files
-from drupe.finetune.adapter_config import WHERE, check_base, check_settings, read_settings
+from drupe.finetune.adapter_config import (
+    WHERE,
+    check_base,
+    check_settings,
+    check_tied,
+    read_settings,
+)
 from drupe.finetune.passes import MergeAdapterWeights
 from drupe.finetune.target_modules import OUTPUT_LAYERS
 
@@ -82,7 +88,11 @@ def merge(step: MergeAdapterWeights, model: Model, out: Path, job: Job) -> None:
         raise DrupeError(WHERE, "was given an adapter without its base", "Mend the plan.")
     torch.set_num_threads(job.threads)
     quantized = quantized_base(model.path)
-    check_base(step.base, quantized)
+    check_base(
+        step.base,
+        four_bit=quantized is not None,
+        start=quantized.start if quantized else None,
+    )
     base = base_weights(model.base.path, step.base, quantized)
     pairs = read_pairs(model.path, base, read_settings(model.base.path / "config.json"))
     with torch.inference_mode():
@@ -201,10 +211,8 @@ def _check_copy(key: str, adapter: Checkpoint, base: Checkpoint) -> None:
 
 
 def _check_target(module: str, name: str, base: Checkpoint, config: Mapping[str, Any]) -> None:
-    tied = config.get("tie_word_embeddings") or (config.get("text_config") or {}).get(
-        "tie_word_embeddings"
-    )
-    if module.rpartition(".")[2] in OUTPUT_LAYERS and (tied or name not in base):
+    check_tied([module], config)
+    if module.rpartition(".")[2] in OUTPUT_LAYERS and name not in base:
         raise DrupeError(
             WHERE,
             f'the adapter changes "{module}", but its weights are tied to the embedding: folding '

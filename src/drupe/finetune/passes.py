@@ -13,9 +13,15 @@ from drupe.core.effects import Idle
 from drupe.core.errors import DrupeError, Refused
 from drupe.core.libraries import installed_version
 from drupe.core.model import Model
-from drupe.core.operation import Metric, Pass
+from drupe.core.operation import Metric, Operation, Pass
 from drupe.core.target import Target
-from drupe.finetune.adapter_config import check_base, check_settings, read_settings
+from drupe.finetune.adapter_config import (
+    check_base,
+    check_settings,
+    check_tensors,
+    check_tied,
+    read_settings,
+)
 from drupe.finetune.target_modules import OUTPUT_LAYERS, matrices, missing_module
 from drupe.finetune.training_args import TrainingArgs
 
@@ -210,9 +216,27 @@ class MergeAdapterWeights(Pass):
             return None
         try:
             check_settings(read_settings(source.path / "adapter_config.json"))
-            check_base(self.base, quantized_base(source.path))
+            base = quantized_base(source.path)
+            check_base(self.base, four_bit=base is not None, start=base.start if base else None)
+            if source.base is not None:
+                check_tensors(source.path, source.base.path)
         except DrupeError as fault:
             return Refused(fault.where, fault.what, fault.remedy)
+        return None
+
+    def refusal_behind(self, before: Operation, source: Model) -> Refused | None:
+        """Refuse to fold an adapter into a base that it was not made for."""
+        if not isinstance(before, LoRA):
+            return None
+        try:
+            start = "loftq" if isinstance(before, LoftQ) else None
+            check_base(self.base, four_bit=isinstance(before, QLoRA), start=start)
+            settings = read_settings((source.base or source).path / "config.json")
+            check_tied(before.target_modules or (), settings)
+        except DrupeError as fault:
+            return Refused(
+                fault.where.removeprefix("MergeAdapterWeights."), fault.what, fault.remedy
+            )
         return None
 
     def rule_of_thumb(
