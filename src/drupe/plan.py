@@ -29,6 +29,7 @@ from drupe.core.resource import Remote
 from drupe.core.target import Target
 from drupe.data.columns import choices_shown
 from drupe.resources.models import Located, locate, locate_adapter, locate_files
+from drupe.resources.rows import located
 
 INPUT = "input model"
 CACHE_FIELD = "engine.cache_dir"
@@ -217,6 +218,16 @@ def _not_fetched(where: str, remote: Remote) -> Refused:
     return Refused(where, what, "Download it, and give its path.")
 
 
+def _with_rows_here(operation: Operation) -> Operation:
+    """Return the operation with its data sets of the Hub brought here."""
+    here = {}
+    for name in type(operation).model_fields:
+        value = getattr(operation, name)
+        if isinstance(value, Dataset) and value.load_dataset_config.of_hub:
+            here[name] = located(value)
+    return operation.model_copy(update=here) if here else operation
+
+
 def _datasets_of(operation: Operation) -> list[Dataset]:
     values = (getattr(operation, name) for name in type(operation).model_fields)
     return [value for value in values if isinstance(value, Dataset)]
@@ -298,6 +309,8 @@ class _Chain:
         registered: str,
         operation: Operation,
     ) -> None:
+        with self._blockers:
+            operation = _with_rows_here(operation)
         kind = self._kinds[reads[0]]
         refusal = operation.refusal(kind, self._workflow.target)
         if refusal is None and self._source.found:

@@ -32,6 +32,11 @@ FILES = {
     "LICENSE": b"Apache-2.0",
     "additional_chat_templates/tool.jinja": b"{{ messages }}",
 }
+ROWS = {
+    "train.jsonl": b'{"text": "one row"}\n{"text": "another one"}\n',
+    "test.jsonl": b'{"text": "a row to measure on"}\n',
+    "loader.py": b"raise SystemExit",
+}
 NEVER_ASKED_FOR = {
     "pytorch_model.bin": b"a pickle",
     "tokenizer.pkl": b"another",
@@ -48,6 +53,7 @@ class Hub(ThreadingHTTPServer):
         self.asked: list[str] = []
         self.commit = COMMIT
         self.files = {**FILES, **NEVER_ASKED_FOR}
+        self.rows = dict(ROWS)
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -74,8 +80,11 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _content(self) -> tuple[bytes | None, dict[str, str]]:
         path = self.path.split("?")[0]
+        kind, name = ("models/", "tiny") if "/datasets/" not in path else ("datasets/", "rows")
+        prefix = "" if name == "tiny" else "datasets/"
+        files = self.server.files if name == "tiny" else self.server.rows
         as_json = {"Content-Type": "application/json"}
-        if path.startswith("/api/models/owner/tiny/tree/"):
+        if path.startswith(f"/api/{kind}owner/{name}/tree/"):
             tree = [
                 {
                     "type": "file",
@@ -83,20 +92,20 @@ class _Answer(BaseHTTPRequestHandler):
                     "size": len(content),
                     "oid": hashlib.sha1(content).hexdigest(),
                 }
-                for name, content in self.server.files.items()
+                for name, content in files.items()
             ]
             return json.dumps(tree).encode(), as_json
         if path.endswith("/revision/absent"):
             return None, {"X-Error-Code": "RevisionNotFound"}
-        if path.startswith("/api/models/owner/tiny"):
-            siblings = [{"rfilename": name} for name in self.server.files]
+        if path.startswith(f"/api/{kind}owner/{name}"):
+            siblings = [{"rfilename": each} for each in files]
             return json.dumps(
-                {"id": "owner/tiny", "sha": self.server.commit, "siblings": siblings}
+                {"id": f"owner/{name}", "sha": self.server.commit, "siblings": siblings}
             ).encode(), as_json
         _, _, wanted = path.partition("/resolve/")
-        name = wanted.partition("/")[2]
-        if path.startswith("/owner/tiny/resolve/") and name in self.server.files:
-            content = self.server.files[name]
+        file = wanted.partition("/")[2]
+        if path.startswith(f"/{prefix}owner/{name}/resolve/") and file in files:
+            content = files[file]
             etag = hashlib.sha256(content).hexdigest()
             return content, {"ETag": f'"{etag}"', "X-Repo-Commit": self.server.commit}
         return None, {}
@@ -259,3 +268,69 @@ def test_a_model_of_the_hub_runs_to_its_end(hub: Hub, tmp_path: Path, tiny_phi3:
     again = run(tmp_path, endpoint(hub))
     assert again.returncode == 0, again.stderr
     assert hub.asked == []
+
+
+# Data sets of the Hub
+
+
+def tune(folder: Path, endpoint: str, model: Path, *words: str, **source: Any) -> Any:
+    """Return what `drupe run WORDS...` of a LoRA on the Hub's rows says."""
+    data = {
+        "name": "rows",
+        "load_dataset_config": {"data_name": "owner/rows", **source},
+        "pre_process_data_config": {"strategy": "line-by-line", "max_seq_len": 32},
+    }
+    lora = {"type": "LoRA", "train_data_config": "rows", "training_args": {"max_steps": 1}}
+    config = {
+        "input_model": {"type": "HfModel", "model_path": str(model)},
+        "data_configs": [data],
+        "passes": {"lora": {**lora, "target_modules": ["o_proj"]}},
+        "engine": {"evaluate": "none"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    environment = {**os.environ, "HF_HOME": str(folder / "hub"), "HF_ENDPOINT": endpoint}
+    environment.pop("HF_HUB_OFFLINE", None)
+    return subprocess.run(
+        [sys.executable, "-m", "drupe", "run", "config.json", *words],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_rows_of_the_hub_are_fetched_once_and_trained_on(
+    hub: Hub, tmp_path: Path, tiny_phi3: Path
+) -> None:
+    done = tune(tmp_path, endpoint(hub), tiny_phi3, split="train")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "drupe-output" / "report.json").read_text())
+    assert report["stages"][-1]["facts"]["samples"] == 2
+    assert not any("loader.py" in path for path in hub.asked), "no code is fetched"
+    again = tune(tmp_path, NOWHERE, tiny_phi3, "--plan", split="train")
+    assert again.returncode == 0, again.stderr
+    assert "0 of 1 steps to run" in again.stdout, "offline, and from the cache"
+    other = tune(tmp_path, NOWHERE, tiny_phi3, "--plan", split="test")
+    assert "1 of 1 steps to run" in other.stdout, "another split is another key"
+    hub.rows["train.jsonl"] = b'{"text": "changed"}\n'
+    hub.commit = OTHER_COMMIT
+    moved = tune(tmp_path, endpoint(hub), tiny_phi3, "--plan", split="train", revision="main")
+    assert moved.returncode == 0, moved.stderr
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ({"data_name": "owner/none"}, '"owner/none" is neither a format of files (json, csv, par'),
+        ({"revision": "absent"}, 'revision: is "absent", which "owner/rows" does not have'),
+        ({"split": "nowhere"}, 'cannot read "owner/rows"'),
+        ({"data_name": "jsom"}, "json, csv, parquet, or a data set of the Hub: owner/name"),
+        ({"data_files": "a.json"}, "data_files are local files: leave them out beside a name"),
+    ],
+)
+def test_rows_that_the_hub_does_not_have(
+    source: dict[str, Any], words: str, hub: Hub, tmp_path: Path, tiny_phi3: Path
+) -> None:
+    done = tune(tmp_path, endpoint(hub), tiny_phi3, **source)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert words in done.stderr

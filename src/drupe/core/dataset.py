@@ -6,6 +6,7 @@ its older words into them. What is declared here is done in `drupe.data`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -57,22 +58,75 @@ Strategy = Literal[
 ]
 
 
-class LoadDataset(Declared):
-    """Local files, read by the `datasets` library."""
+FORMATS = ("json", "csv", "parquet")
+HUB_NAME = r"[\w.-]+/[\w.-]+"
 
-    data_name: Literal["json", "csv", "parquet"] = "json"
-    """Format of the files; `json` reads JSON and JSON lines."""
-    data_files: Annotated[
-        Annotated[Paths, Tag("local")] | Annotated[Remote, Tag("remote")], Discriminator(kind_of)
-    ]
+
+def _format_or_hub_name(name: str) -> str:
+    if name not in FORMATS and not re.fullmatch(HUB_NAME, name):
+        raise ValueError(f"{', '.join(FORMATS)}, or a data set of the Hub: owner/name")
+    return name
+
+
+DataName = Annotated[
+    str,
+    AfterValidator(_format_or_hub_name),
+    WithJsonSchema({"anyOf": [{"enum": list(FORMATS)}, {"type": "string", "pattern": HUB_NAME}]}),
+]
+
+
+class LoadDataset(Declared):
+    """Local files, or a data set of the Hub, read by the `datasets` library."""
+
+    data_name: DataName = "json"
+    """Format of the files (`json` reads JSON and JSON lines), or a name on the Hub."""
+    data_files: (
+        Annotated[
+            Annotated[Paths, Tag("local")] | Annotated[Remote, Tag("remote")],
+            Discriminator(kind_of),
+        ]
+        | None
+    ) = None
     """One path or several, relative to the config's folder; or a path on AzureML."""
+    subset: str | None = None
+    """Of a data set of the Hub: which of its configurations."""
+    revision: str | None = None
+    """Of a data set of the Hub: branch, tag or commit."""
+    snapshot: Path | None = None
+    """Of a data set of the Hub: its files here. The plan fills it in."""
     split: str = "train"
     """Which rows, in the words of `datasets`: "train", "train[:100]", "train[80%:]"."""
 
     @property
     def local_files(self) -> tuple[Path, ...]:
         """The files on this machine."""
-        return () if isinstance(self.data_files, Remote) else self.data_files
+        found = self.data_files
+        return () if found is None or isinstance(found, Remote) else found
+
+    @property
+    def of_hub(self) -> bool:
+        """Whether the rows lie on the Hub."""
+        return self.data_name not in FORMATS
+
+    @model_validator(mode="after")
+    def _names_rows_once(self) -> LoadDataset:
+        if self.of_hub and self.data_files is not None:
+            raise ValueError("data_files are local files: leave them out beside a name on the Hub")
+        if not self.of_hub and self.data_files is None:
+            raise ValueError(f"data_files is missing: the {self.data_name} files with the rows")
+        return self
+
+    def key_form(self, digest: Callable[[Path], str]) -> Any:
+        """Return the key form; the Hub's rows are named by their commit, which pins them."""
+        local = self.model_copy(update={"snapshot": None, "revision": None})
+        form = super(LoadDataset, local).key_form(digest)
+        return form | {"snapshot": self.snapshot.name if self.snapshot else None}
+
+    def without_effect(self) -> list[Idle]:
+        """Return what is about data sets of the Hub alone."""
+        given = [name for name in ("subset", "revision") if getattr(self, name) is not None]
+        why = "has no effect on local files"
+        return [] if self.of_hub else [Idle((name,), why) for name in given]
 
 
 class TextPreprocess(Declared):

@@ -42,7 +42,7 @@ def check_files(dataset: Dataset) -> None:
     plan.
     """
     source, name = dataset.load_dataset_config, dataset.name
-    if isinstance(source.data_files, Remote):
+    if isinstance(source.data_files, Remote) or source.of_hub:
         return
     for file in source.local_files:
         if file.is_dir():
@@ -58,7 +58,7 @@ def check_files(dataset: Dataset) -> None:
 def check_columns(dataset: Dataset) -> None:
     """Raise DrupeError for a column that the text needs and the first rows lack."""
     # A split that begins further down may leave out the row that we see.
-    if dataset.load_dataset_config.split != "train":
+    if dataset.load_dataset_config.split != "train" or dataset.load_dataset_config.of_hub:
         return
     for columns in _shown(dataset):
         for column in needed_columns(dataset, columns):

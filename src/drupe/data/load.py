@@ -39,6 +39,10 @@ def rows(dataset: Dataset, scratch: Path) -> datasets.Dataset:
     """
     datasets.disable_progress_bars()
     source = dataset.load_dataset_config
+    if source.of_hub:
+        found = _of_hub(dataset, scratch)
+        _check_columns(dataset, found)
+        return part_of(found, dataset.part, dataset.name) if dataset.part else found
     for file in source.local_files:
         if not file.is_file():
             raise DrupeError(dataset.name, f"names {file}, which is not there", "Mend the path.")
@@ -98,6 +102,26 @@ def part_of(rows: datasets.Dataset, part: Part, name: str) -> datasets.Dataset:
     return rows.select(
         [place for place in range(count) if (place in drawn) == (part.side == "eval")]
     )
+
+
+def _of_hub(dataset: Dataset, scratch: Path) -> datasets.Dataset:
+    """Return the rows of a data set whose files the plan has brought here."""
+    source = dataset.load_dataset_config
+    if source.snapshot is None:
+        raise DrupeError(dataset.name, f"is not here: {source.data_name}", "Mend the plan.")
+    try:
+        return datasets.load_dataset(
+            str(source.snapshot),
+            name=source.subset,
+            split=source.split,
+            cache_dir=str(scratch / "datasets"),
+        )
+    except (*UNREADABLE, OSError) as fault:
+        raise DrupeError(
+            f"{dataset.name}.load_dataset_config",
+            f'cannot read "{source.data_name}": {_reason(fault)}',
+            "Look at its subset and its split.",
+        ) from fault
 
 
 def _is_blank(file: Path) -> bool:

@@ -6,15 +6,13 @@ without asking the network (offline first).
 
 from __future__ import annotations
 
-import importlib
 import json
-import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from drupe.core.digest import DigestMemo, value_digest
-from drupe.core.errors import DrupeError, Refused
+from drupe.core.errors import Refused
 from drupe.core.files import files_below
 from drupe.core.model import (
     MODEL_FILES,
@@ -25,8 +23,8 @@ from drupe.core.model import (
     model_files,
 )
 from drupe.resources.checks import check_adapter, check_checkpoint
+from drupe.resources.hub import HUB_NAME, Asked, no_name, snapshot
 
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 # In the Hub's patterns a * goes into folders too. Of folders only the templates are the model's.
 HUB_FILES: dict[str, list[str]] = {
     "allow_patterns": [*MODEL_FILES, f"{MORE_TEMPLATES}/*.jinja"],
@@ -73,9 +71,18 @@ def locate(
         check_checkpoint(local, needs_tokenizer=needs_tokenizer)
         digest = digests.folder(local, model_files(local))
         return Located(Model("hf", local, digest, remote_code=remote_code), local.name)
+    asked = Asked(
+        kind="model",
+        name=name,
+        revision=revision,
+        where="input_model.model_path",
+        revision_field="input_model.load_kwargs.revision",
+        instead=f"folder ({local})",
+        files=HUB_FILES,
+    )
     if not HUB_NAME.fullmatch(name) or name.startswith("."):
-        raise _no_name(name, local)
-    path = _from_hub(name, revision, local, needs_tokenizer)
+        raise no_name(asked)
+    path = snapshot(asked, partial(check_checkpoint, needs_tokenizer=needs_tokenizer))
     commit = path.name  # a snapshot's folder is named by its commit
     # With the names and sizes, so that a snapshot that another program left incomplete is another.
     files = [(str(file.relative_to(path)), file.stat().st_size) for file in model_files(path)]
@@ -121,78 +128,3 @@ def _files(model: Model) -> list[Path]:
     of_checkpoint = model.kind in ("hf", "hf-adapter")
     own = model_files(model.path) if of_checkpoint else files_below(model.path)
     return own + (_files(model.base) if model.base else [])
-
-
-def _no_name(name: str, local: Path) -> Refused:
-    return Refused(
-        "input_model.model_path",
-        f'"{name}" is no folder ({local}), and no name on the Hub ("owner/name")',
-        "Give the folder of the model.",
-    )
-
-
-def _from_hub(name: str, revision: str | None, local: Path, needs_tokenizer: bool) -> Path:
-    """Return the folder of a Hub model's files, downloading what is not here."""
-    hub = _hub_library()
-    wanted: dict[str, Any] = {"revision": revision, **HUB_FILES}
-    try:
-        path = Path(hub.snapshot_download(name, local_files_only=True, **wanted))
-        check_checkpoint(path, needs_tokenizer=needs_tokenizer)
-        return path
-    except hub.errors.HFValidationError as fault:
-        raise _no_name(name, local) from fault
-    except (hub.errors.LocalEntryNotFoundError, Refused):
-        pass  # not here, or not whole
-    path = _downloaded(hub, name, local, wanted)
-    check_checkpoint(path, needs_tokenizer=needs_tokenizer)
-    return path
-
-
-def _downloaded(hub: Any, name: str, local: Path, wanted: dict[str, Any]) -> Path:
-    """Return the folder of a Hub model's files, asking the Hub; what is here is kept."""
-    try:
-        return Path(hub.snapshot_download(name, **wanted))
-    except hub.errors.RepositoryNotFoundError as fault:
-        raise Refused(
-            "input_model.model_path",
-            f'"{name}" is neither a folder ({local}) nor a model that the Hub shows you',
-            "Mend the name; for a gated or private model set HF_TOKEN.",
-        ) from fault
-    except hub.errors.RevisionNotFoundError as fault:
-        raise Refused(
-            "input_model.load_kwargs.revision",
-            f'is "{wanted["revision"]}", which "{name}" does not have',
-            "Name a branch, a tag or a commit of it.",
-        ) from fault
-    except OSError as fault:  # of the network and of the disk; the Hub's own errors are such too
-        partly = type(fault).__name__ == "IncompleteSnapshotError"  # of later versions alone
-        here = "is here in part only" if partly else f"is no folder ({local})"
-        raise DrupeError(
-            "input_model.model_path",
-            f'"{name}" {here}, and the Hub cannot be reached: {_reason(fault)}',
-            "Give a local folder, or connect and run again: what is here is kept.",
-        ) from fault
-
-
-def _reason(fault: BaseException) -> str:
-    """Return in a few words what went wrong first; the Hub's library wraps it in advice."""
-    told: BaseException | None = fault
-    while told is not None:
-        fault, told = told, told.__cause__ or told.__context__
-        if type(fault).__name__ == "OfflineModeIsEnabled":
-            return "HF_HUB_OFFLINE is set"
-    status = getattr(getattr(fault, "response", None), "status_code", None)
-    if status is not None:
-        return f"it answers with the status {status}"
-    return (str(fault).strip().partition("\n")[0] or type(fault).__name__)[:100]
-
-
-def _hub_library() -> Any:
-    """Return huggingface_hub, asked for only where a name on the Hub is used."""
-    try:
-        importlib.import_module("huggingface_hub.errors")
-        return importlib.import_module("huggingface_hub")
-    except ImportError as fault:
-        raise Refused(
-            "huggingface_hub", "is not installed", 'pip install "drupe[finetune]"'
-        ) from fault

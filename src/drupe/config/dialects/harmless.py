@@ -109,7 +109,6 @@ LOAD: Known = {
         ("huggingface_dataset", "local_dataset", *NOTHING), "asks for other data", "Leave it out."
     ),
     "trust_remote_code": Harmless((True, *NOTHING), "files of rows hold no code"),
-    "subset": Refusal((*NOTHING, "default"), "names a configuration", "Name files."),
 }
 PREPROCESS: Known = {
     "type": Refusal(
