@@ -203,7 +203,6 @@ def test_a_data_config_is_checked_used_or_not(workspace: Workspace) -> None:
         {"name": "rows", "load_dataset_config": {"data_fils": "rows.json"}},
     ]
     assert [what for _, what, _ in faults(workspace)] == [
-        "data_configs[1].load_dataset_config.data_files is missing",
         'data_configs[1].load_dataset_config.data_fils is unknown; did you mean "data_files"?',
         'data_configs[1].name "rows" is there twice',
     ]

@@ -29,6 +29,11 @@ while not generator.is_done():
 print(tokenizer.decode(generator.get_sequence(0)))
 ```"""
 
+CHECKING = (
+    "`python verify.py`, beside this file, needs the runtime alone, and tells whether the model "
+    "answers here as it did where it was made."
+)
+
 
 def model_card(outcome: Outcome) -> str:
     """Return the card: base, data, recipe, figures, where it ran, how to load it."""
@@ -53,7 +58,7 @@ def model_card(outcome: Outcome) -> str:
         f"**Not run:** {_not_run(outcome)}",
     ]
     if outcome.final.kind == "onnx-genai":
-        parts += ["## Load it", LOADING]
+        parts += ["## Load it", LOADING, CHECKING]
     return "\n\n".join(parts) + "\n"
 
 
