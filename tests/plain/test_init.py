@@ -222,8 +222,9 @@ def asked(*answers: bytes) -> tuple[int, str]:
     shown, left, tries = "", list(answers), 20
     while tries:
         if not select.select([terminal], [], [], 3)[0]:
-            os.write(terminal, answers[-1])
             tries -= 1
+            if not left:
+                os.write(terminal, answers[-1])
             continue
         try:
             shown += os.read(terminal, 4096).decode()
