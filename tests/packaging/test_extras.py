@@ -55,6 +55,9 @@ def test_the_wheel_holds_what_it_should_and_no_more(built: Built) -> None:
     assert tops == {"drupe", "drupe-0.1.0.dist-info"}, "no tests, no toys, no command of Olive's"
     for name in ("drupe/py.typed", "drupe/report/page.css", "drupe/finetune/lora.py"):
         assert name in names
+    templates = {name.removeprefix("drupe/templates/") for name in names if "/templates/" in name}
+    samples = {"data/README.md", "data/phrases.jsonl", "data/held-out.jsonl"}
+    assert templates == {"phi3-emotion.yaml", "quantize.yaml", "qlora.yaml", *samples}
     for name in ("LICENSE", "NOTICE"):
         assert f"drupe-0.1.0.dist-info/licenses/{name}" in names
     entries = zipfile.ZipFile(built.wheel).read("drupe-0.1.0.dist-info/entry_points.txt")
@@ -65,6 +68,7 @@ def test_the_sdist_builds_and_brings_no_toys(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         names = archive.getnames()
     assert "drupe-0.1.0/src/drupe/py.typed" in names
+    assert "drupe-0.1.0/src/drupe/templates/data/phrases.jsonl" in names
     assert "drupe-0.1.0/LICENSE" in names
     assert not [name for name in names if "toys" in name or "olive" in name.split("/")]
 
@@ -89,6 +93,10 @@ def test_alone_it_looks_and_plans_and_tells_what_is_absent(
     assert olive.returncode == 0
     assert olive.stdout == shown.stdout
     assert olive.stderr.startswith("olive: drupe 0.1.0's command of that name (drupe-olive)")
+    words = ("init", "quantize", "--model", str(EXAMPLE / "model"), "-o", "new")
+    assert "Wrote new/config.yaml\n" in environment.drupe(*words, folder=tmp_path).stdout
+    shown = environment.drupe("config", "check", "new/config.yaml", folder=tmp_path).stdout
+    assert shown == "new/config.yaml: no fault, 0 warnings\n"
 
 
 def test_cpu_exports_and_answers(built: Built, environment: Environment, tmp_path: Path) -> None:

@@ -39,7 +39,9 @@ def test_version(word: str, capsys: Captured) -> None:
 def test_an_unknown_verb_is_told_with_the_nearest(capsys: Captured) -> None:
     assert main(["rum"]) == 2
     told = capsys.readouterr()
-    assert told.err.startswith('drupe: "rum" is not a verb; did you mean "run"?\n  Known: run, ')
+    assert told.err.startswith(
+        'drupe: "rum" is not a verb; did you mean "run"?\n  Known: init, run, '
+    )
     assert told.out == ""
 
 

@@ -16,6 +16,7 @@ from drupe import __version__
 # add_arguments(parser) and run(arguments).
 GROUPS = {
     "The job": {
+        "init": "write a commented config and sample data to start from",
         "run": "do the job that a config describes",
         "plan": "show what a run would do, would take, and what is in its way",
         "finetune": "tune a model on rows, without a config",

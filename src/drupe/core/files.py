@@ -11,8 +11,8 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -33,6 +33,62 @@ LINK_FROM_BYTES = 16 * 2**20
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` so that `path` holds all of it or what it held before."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    half = _written_beside(path, data)
+    try:
+        os.replace(half, path)
+    except BaseException:
+        half.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """Write several files, or leave all as it was; the last one gets its name last.
+
+    A kill between two names leaves the later ones out.
+    """
+    with ExitStack() as undo:
+        halves = {}
+        for path, data in contents.items():
+            for folder in _absent_folders(path.parent):
+                folder.mkdir()
+                undo.callback(folder.rmdir)
+            halves[path] = _written_beside(path, data)
+            undo.callback(halves[path].unlink, missing_ok=True)
+        asides = []
+        for path, half in halves.items():
+            if os.path.lexists(path):
+                aside = path.with_name(f".{path.name}.replaced-{os.getpid()}")
+                asides.append(aside)
+                undo.callback(_put_back, aside, path)
+                os.replace(path, aside)
+            else:
+                undo.callback(path.unlink, missing_ok=True)
+            os.replace(half, path)
+        undo.pop_all()
+    for aside in asides:
+        aside.unlink()
+    for folder in {path.parent for path in contents}:
+        sync_folder(folder)
+
+
+def _put_back(aside: Path, path: Path) -> None:
+    """Give what was moved aside, if it was, its name again."""
+    if os.path.lexists(aside):
+        os.replace(aside, path)
+
+
+def _absent_folders(folder: Path) -> list[Path]:
+    """Return the folders that are to be made so that `folder` is there, the uppermost first."""
+    absent = []
+    while not folder.exists() and folder != folder.parent:
+        absent.append(folder)
+        folder = folder.parent
+    return absent[::-1]
+
+
+def _written_beside(path: Path, data: bytes) -> Path:
+    """Return a new file beside `path`, of which the disk holds all."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -40,12 +96,11 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(name).chmod(0o666 & ~_umask())
-        os.replace(name, path)
     except BaseException:
         with suppress(FileNotFoundError):
             Path(name).unlink()
         raise
-    sync_folder(path.parent)
+    return Path(name)
 
 
 def _umask() -> int:
