@@ -110,6 +110,18 @@ def test_target_modules_that_the_weights_do_not_have(tmp_path: Path) -> None:
     assert refusal(make_checkpoint(tmp_path / "experts", experts), "gate_up_proj") == ""
 
 
+def test_an_output_layer_that_is_the_embedding(tmp_path: Path) -> None:
+    tied = make_checkpoint(tmp_path / "tied", PHI3, tie_word_embeddings=True)
+    assert refusal(tied, "o_proj", "lm_head") == (
+        'target_modules: names "lm_head", but its weights are tied to the embedding: an adapter of '
+        "it could not be merged\nLeave lm_head out."
+    )
+    assert refusal(tied, "o_proj") == refusal(tied, "all-linear") == ""
+    apart = {**PHI3, "lm_head.weight": (6, 2)}
+    apart_folder = make_checkpoint(tmp_path / "apart", apart, tie_word_embeddings=False)
+    assert refusal(apart_folder, "lm_head") == ""
+
+
 def test_a_model_without_a_tokenizer(checkpoint: Path) -> None:
     (checkpoint / "tokenizer.json").unlink()
     with pytest.raises(Refused, match=r"model: has no tokenizer \(tokenizer\.json, "):

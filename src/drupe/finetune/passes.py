@@ -14,7 +14,12 @@ from drupe.core.errors import DrupeError, Refused
 from drupe.core.model import Model
 from drupe.core.operation import Metric, Pass
 from drupe.finetune.adapter_config import check_base, check_settings, read_settings
-from drupe.finetune.target_modules import OUTPUT_LAYERS, matrices, missing_module
+from drupe.finetune.target_modules import (
+    OUTPUT_LAYERS,
+    matrices,
+    missing_module,
+    tied_module,
+)
 from drupe.finetune.training_args import TrainingArgs
 
 Base = Literal["auto", "original", "dequantized"]
@@ -64,10 +69,13 @@ class LoRA(Pass):
         return self
 
     def refusal_of_source(self, source: Model) -> Refused | None:
-        """Refuse target modules that are not there by the names of the weights."""
-        stored = [name for name in self.target_modules or () if name not in OUTPUT_LAYERS]
-        modules = matrices(source.path) if source.kind == "hf" and stored else ()
-        return missing_module(stored, modules) if modules else None
+        """Refuse target modules that are not there, or not apart, by names and config."""
+        if source.kind != "hf" or not self.target_modules:
+            return None
+        stored = [name for name in self.target_modules if name not in OUTPUT_LAYERS]
+        modules = matrices(source.path) if stored else ()
+        missing = missing_module(stored, modules) if modules else None
+        return missing or tied_module(self.target_modules, source.path)
 
     def without_effect(self) -> list[Idle]:
         """Return the measuring of the loss, where no rows are named to measure it on."""
