@@ -111,6 +111,18 @@ def test_target_modules_that_the_weights_do_not_have(tmp_path: Path) -> None:
     assert refusal(make_checkpoint(tmp_path / "experts", experts), "gate_up_proj") == ""
 
 
+def test_an_output_layer_that_is_the_embedding(tmp_path: Path) -> None:
+    tied = make_checkpoint(tmp_path / "tied", PHI3, tie_word_embeddings=True)
+    assert refusal(tied, "o_proj", "lm_head") == (
+        'target_modules: names "lm_head", but its weights are tied to the embedding: an adapter of '
+        "it could not be merged\nLeave lm_head out."
+    )
+    assert refusal(tied, "o_proj") == refusal(tied, "all-linear") == ""
+    apart = {**PHI3, "lm_head.weight": (6, 2)}
+    apart_folder = make_checkpoint(tmp_path / "apart", apart, tie_word_embeddings=False)
+    assert refusal(apart_folder, "lm_head") == ""
+
+
 def test_a_model_without_a_tokenizer(checkpoint: Path) -> None:
     (checkpoint / "tokenizer.json").unlink()
     with pytest.raises(Refused, match=r"model: has no tokenizer \(tokenizer\.json, "):
@@ -253,15 +265,6 @@ def test_a_base_that_the_adapter_will_not_be_for(
     refused = MergeAdapterWeights(base=base).refusal_behind(before, source)
     assert (refused is None) == (words is None)
     assert refused is None or (words in refused.what and refused.where == "base")
-
-
-@pytest.mark.parametrize("tied", [False, True])
-def test_a_tied_output_layer_is_told_before_it_is_trained(tied: bool, tmp_path: Path) -> None:
-    folder = make_checkpoint(tmp_path / "model", PHI3, tie_word_embeddings=tied)
-    before = LoRA(train_data_config=rows(), target_modules=("o_proj", "lm_head"))
-    refused = MergeAdapterWeights().refusal_behind(before, Model("hf", folder, ""))
-    assert (refused is not None) == tied
-    assert refused is None or 'changes "lm_head", but its weights are tied' in refused.what
 
 
 @pytest.mark.parametrize("added", [0, 2])

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_models import make_tokenizer
+from tiny_models import VOCABULARY_SIZE, make_tokenizer
 
 from drupe.core.dataset import Dataset, LoadDataset, Part, TextPreprocess
 from drupe.core.errors import DrupeError
@@ -331,7 +331,7 @@ def test_padding_is_on_the_right_without_loss() -> None:
     job, _ = heard()
     preprocess = TextPreprocess(strategy="line-by-line", pad_to_max_len=False)
     samples = samples_of(["ab", "c"], TOKENIZER, preprocess, job)
-    batch = corpus.padding(TOKENIZER, preprocess, 8)(samples)
+    batch = corpus.padding(TOKENIZER, preprocess, 8, VOCABULARY_SIZE)(samples)
     assert batch["input_ids"][1].tolist() == [*ids("c"), END, TOKENIZER.pad_token_id]
     assert batch["labels"][1].tolist() == [*ids("c"), END, -100]
     assert batch["attention_mask"][1].tolist() == [1, 1, 0]
@@ -340,10 +340,15 @@ def test_padding_is_on_the_right_without_loss() -> None:
 def test_padding_to_the_longest_that_is_allowed() -> None:
     preprocess = TextPreprocess(strategy="line-by-line", max_seq_len=8)
     samples = samples_of(["c"], TOKENIZER, preprocess, heard()[0])
-    assert corpus.padding(TOKENIZER, preprocess, 8)(samples)["input_ids"].shape == (1, 8)
+    assert corpus.padding(TOKENIZER, preprocess, 8, VOCABULARY_SIZE)(samples)[
+        "input_ids"
+    ].shape == (
+        1,
+        8,
+    )
     joined = TextPreprocess(strategy="join", max_seq_len=8, use_attention_mask=False, joiner=None)
     samples = samples_of(["c"], TOKENIZER, joined, heard()[0])
-    batch = corpus.padding(TOKENIZER, joined, 8)(samples)
+    batch = corpus.padding(TOKENIZER, joined, 8, VOCABULARY_SIZE)(samples)
     assert batch["input_ids"].shape == (1, 2)
     assert "attention_mask" not in batch
 

@@ -24,6 +24,7 @@ from drupe.export import export_proof
 from drupe.export.export_proof import Exported, prove, read_precision, round_in_place
 from drupe.export.genai_builder import export
 from drupe.export.passes import LOADABLE, ExportGenAI, ExportProof, Precision
+from tests.make_models import FAMILIES, make
 
 CUDA = Target(provider="CUDAExecutionProvider")
 
@@ -128,11 +129,15 @@ def test_two_exports_have_the_same_bytes(
     assert "GIT_DIR" not in os.environ
 
 
-def test_greedy_answers_are_those_of_transformers(tiny_phi3: Path, tmp_path: Path) -> None:
-    model, _, _ = exported(tiny_phi3, tmp_path / "out", "fp32")
-    tokenizer = AutoTokenizer.from_pretrained(tiny_phi3)
+@pytest.mark.parametrize("family", ["phi3", *FAMILIES])
+def test_greedy_answers_are_those_of_transformers(
+    tiny_phi3: Path, tmp_path: Path, family: str
+) -> None:
+    checkpoint = tiny_phi3 if family == "phi3" else make(family, tmp_path / "checkpoint")
+    model, _, _ = exported(checkpoint, tmp_path / "out", "fp32")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     ids = tokenizer("### Text: They shouted at us", return_tensors="pt")["input_ids"]
-    network = AutoModelForCausalLM.from_pretrained(tiny_phi3, dtype=torch.float32)
+    network = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     theirs = network.generate(ids, max_new_tokens=24, do_sample=False)[0, ids.shape[1] :]
     genai = onnxruntime_genai.Model(str(model.path))
     parameters = onnxruntime_genai.GeneratorParams(genai)

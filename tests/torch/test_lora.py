@@ -300,6 +300,31 @@ def test_a_module_that_is_not_there_is_named(
         trained(lora_step(phrases, target_modules=names), tiny_phi3, tmp_path)
 
 
+def with_token(model: Path, folder: Path, **tokens: str) -> Path:
+    """Return a copy of `model` whose tokenizer has one token more than there are embeddings."""
+    shutil.copytree(model, folder)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens(tokens)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_token_without_embedding_is_named(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:
+    model = with_token(tiny_phi3, tmp_path / "model", eos_token="<|done|>")
+    words = r'token 400 \("<\|done\|>"\), but the model has embeddings for 400 tokens, 0 to 399'
+    with pytest.raises(DrupeError, match=words):
+        trained(lora_step(phrases), model, tmp_path)
+
+
+def test_a_padding_token_without_embedding_does_no_harm(
+    tiny_phi3: Path, phrases: Path, tmp_path: Path
+) -> None:
+    model = with_token(tiny_phi3, tmp_path / "model", pad_token="<|fill|>")
+    out, _, _ = trained(lora_step(phrases), model, tmp_path)
+    plain, _, _ = trained(lora_step(phrases), tiny_phi3, tmp_path, "plain")
+    assert adapter_bytes(out) == adapter_bytes(plain)
+
+
 def test_pickled_weights_are_refused(phrases: Path, tmp_path: Path) -> None:
     model = make_tiny_phi3(tmp_path / "model")
     torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")

@@ -13,7 +13,7 @@ prompt has. We do not.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -157,11 +157,27 @@ class Padding:
         }
 
 
-def padding(tokenizer: Any, preprocess: TextPreprocess, length: int) -> Padding:
-    """Return how the samples of `preprocess`, at most `length` long, become batches."""
-    tokens = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+def check_vocabulary(samples: Iterable[Sample], tokenizer: Any, size: int) -> None:
+    """Raise DrupeError where a sample has a token beyond a model's `size` embeddings."""
+    token = max((max(sample["input_ids"]) for sample in samples), default=0)
+    if token >= size:
+        raise DrupeError(
+            "tokenizer",
+            f'gives the data the token {token} ("{tokenizer.convert_ids_to_tokens(token)}"), but '
+            f"the model has embeddings for {size} tokens, 0 to {size - 1}",
+            "Take the model's own tokenizer, or remove the token that was added to it.",
+        )
+
+
+def padding(tokenizer: Any, preprocess: TextPreprocess, length: int, size: int) -> Padding:
+    """Return how samples, at most `length` long, become batches for `size` embeddings.
+
+    Classes of tokenizers add a token for padding that their models may not have.
+    """
+    own = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    tokens = (*(token for token in own if token is not None and token < size), 0)
     fixed = not preprocess.joins and preprocess.pad_to_max_len
     return Padding(
-        token=next(token for token in tokens if token is not None),
+        token=tokens[0],
         length=length if fixed else None,
     )

@@ -61,6 +61,8 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     trains, most = samples_of(train_data, tokenizer, job)
     evals, _ = samples_of(eval_data, tokenizer, job) if eval_data else ([], 0)
     adapted, quantized = _adapted(step, model, dtype, job)
+    vocabulary = adapted.get_input_embeddings().weight.shape[0]
+    corpus.check_vocabulary([*trains, *evals], tokenizer, vocabulary)
     torch.set_num_threads(job.threads)
     job.facts |= {
         "samples": len(trains),
@@ -79,7 +81,9 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
         train_dataset=trains,
         eval_dataset=evals or None,
         processing_class=tokenizer,
-        data_collator=corpus.padding(tokenizer, train_data.pre_process_data_config, most),
+        data_collator=corpus.padding(
+            tokenizer, train_data.pre_process_data_config, most, vocabulary
+        ),
         callbacks=[
             _Voice(job),
             Checkpoints(step.training_args.save_steps),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from pathlib import Path
 
@@ -38,3 +39,24 @@ def missing_module(wanted: Collection[str], modules: Collection[str]) -> Refused
             f'Name some of them, or "{ALL_LINEAR}".',
         )
     return None
+
+
+def tied_module(wanted: Collection[str], folder: Path) -> Refused | None:
+    """Return the refusal of an output layer in `wanted` whose weights are the embedding's, or None.
+
+    What an adapter learns for it can be folded into no tensor: merging refuses it, hours later.
+    """
+    outputs = [name for name in wanted if name.rpartition(".")[2] in OUTPUT_LAYERS]
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        tied = config.get("tie_word_embeddings") is True
+    except (OSError, ValueError, AttributeError):
+        return None  # told where the model is looked at
+    if not outputs or not tied:
+        return None
+    return Refused(
+        "target_modules",
+        f'names "{outputs[0]}", but its weights are tied to the embedding: an adapter of it could '
+        "not be merged",
+        f"Leave {outputs[0]} out.",
+    )

@@ -1,0 +1,145 @@
+"""Other families than the example's Phi-3, from LoRA to int4 ONNX by the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime_genai
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from tests.e2e.conftest import Job
+from tests.make_models import FAMILIES, make
+from tests.make_tokenizers import PHRASES
+
+NEW_TOKENS = 24
+# Of the others an fp32 export is compared in tests/torch/test_export.py, without the command line.
+WITH_MOST_TO_LOSE = ("qwen2-tied", "qwen3-tied")
+
+
+@dataclass
+class Tuned:
+    """A family's job, run once to int4."""
+
+    job: Job
+
+    @property
+    def merged(self) -> Path:
+        """The checkpoint that the second pass gave, in the cache."""
+        lock = json.loads((self.job.folder / "int4" / "config.lock.json").read_text())
+        return self.job.folder / "cache" / "steps" / str(lock["steps"]["merge"]) / "files"
+
+    def model(self, output: str) -> Path:
+        """Return where a run delivered its model."""
+        place = str(self.job.report(output)["model"])
+        return self.job.folder / output / place
+
+
+def config() -> dict[str, Any]:
+    """Return what is the same for every family."""
+    return {
+        "input_model": {"type": "HfModel", "model_path": "model"},
+        "data_configs": [
+            {
+                "name": "phrases",
+                "type": "HuggingfaceContainer",
+                "load_dataset_config": {"data_name": "json", "data_files": "phrases.json"},
+                "pre_process_data_config": {
+                    "text_template": "### Text: {phrase}\n### The tone is:\n{tone}",
+                    "strategy": "line-by-line",
+                    "max_seq_len": 64,
+                },
+            }
+        ],
+        "passes": {
+            "lora": {
+                "type": "LoRA",
+                "r": 4,
+                "alpha": 8,
+                "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "down_proj"],
+                "train_data_config": "phrases",
+                "torch_dtype": "float32",
+                "training_args": {
+                    "max_steps": 10,
+                    "per_device_train_batch_size": 8,
+                    "learning_rate": 0.02,
+                    "logging_steps": 2,
+                },
+            },
+            "merge": {"type": "MergeAdapterWeights"},
+            "builder": {"type": "ModelBuilder", "precision": "int4"},
+        },
+        "engine": {"evaluate": "none", "cache_dir": "cache", "output_dir": "int4"},
+    }
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def tuned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tuned:
+    folder = tmp_path_factory.mktemp(request.param)
+    make(request.param, folder / "model")
+    rows = PHRASES.read_text(encoding="utf-8").splitlines()[:40]
+    (folder / "phrases.json").write_text("\n".join(rows))
+    (folder / "config.json").write_text(json.dumps(config()))
+    job = Job(folder, folder / "config.json")
+    job.run()
+    return Tuned(job)
+
+
+def test_int4_is_proven_and_answers(tuned: Tuned) -> None:
+    stages = tuned.job.report("int4")["stages"]
+    assert [stage["kind"] for stage in stages] == ["hf", "hf-adapter", "hf", "onnx-genai"]
+    _, lora, merged, exported = stages
+    losses = [loss for _, loss, *_ in lora["facts"]["losses"]]
+    assert losses[-1] < losses[0]
+    assert merged["proof"]["passed"] is True
+    assert exported["proof"]["passed"] is True
+    assert greedy(tuned.model("int4"), [5, 6, 7]).size == NEW_TOKENS
+
+
+def test_the_checkpoint_keeps_its_ties_and_biases(tuned: Tuned) -> None:
+    before = json.loads((tuned.job.folder / "model" / "config.json").read_text())
+    assert json.loads((tuned.merged / "config.json").read_text()) == before
+    names = [set(weights(folder)) for folder in (tuned.job.folder / "model", tuned.merged)]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("tuned", WITH_MOST_TO_LOSE, indirect=True)
+def test_fp32_continues_as_torch_does(tuned: Tuned) -> None:
+    """The rest comes from the cache: the same merged checkpoint in another precision."""
+    tuned.job.run("--set", "passes.builder.precision=fp32", "-o", "fp32")
+    exported = tuned.job.report("fp32")["stages"][-1]
+    assert exported["proof"]["passed"] is True
+    assert exported["proof"]["value"] < 1e-5, "measured 5e-7"
+    network = AutoModelForCausalLM.from_pretrained(tuned.merged, dtype=torch.float32)
+    prompt = [10, 200, 300, 44]
+    theirs = network.generate(
+        torch.tensor([prompt]), max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=-1
+    )[0, len(prompt) :]
+    ours = greedy(tuned.model("fp32"), prompt)
+    np.testing.assert_array_equal(ours, theirs)
+    assert len(set(ours.tolist())) > 2  # nothing that a model of zeros would say
+
+
+def greedy(folder: Path, prompt: list[int]) -> np.ndarray[Any, Any]:
+    """Return the likeliest NEW_TOKENS tokens after `prompt` in ONNX Runtime GenAI."""
+    settings = onnxruntime_genai.Config(str(folder))
+    model = onnxruntime_genai.Model(settings)
+    parameters = onnxruntime_genai.GeneratorParams(model)
+    most = len(prompt) + NEW_TOKENS
+    parameters.set_search_options(do_sample=False, max_length=most, min_length=most)
+    generator = onnxruntime_genai.Generator(model, parameters)
+    generator.append_tokens(prompt)
+    while not generator.is_done():
+        generator.generate_next_token()
+    return np.asarray(generator.get_sequence(0)[len(prompt) :])
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the tensors of a checkpoint of one file."""
+    return load_file(folder / "model.safetensors")
