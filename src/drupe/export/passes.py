@@ -137,10 +137,11 @@ class ExportGenAI(Pass):
 
 
 class ExportProof(Metric):
-    """Compare the exported model's logits on probe text with those of the checkpoint."""
+    """Compare the exported model's logits and tokens of probe text with the checkpoint's."""
 
     takes, compares = ("onnx-genai",), True
-    libraries = ("onnxruntime", "onnx-ir", "torch", "transformers")
+    version = 2
+    libraries = ("onnxruntime-genai", "onnxruntime", "onnx-ir", "torch", "transformers")
     extra = "cpu"
     preload = EXPORT_PRELOAD
     work = "drupe.export.export_proof:prove"
