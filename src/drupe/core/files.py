@@ -164,6 +164,15 @@ def link_or_copy(source: Path, destination: Path) -> None:
             shutil.copymode(source, half)
 
 
+def link_softly(source: Path, destination: Path) -> None:
+    """Have `destination` lead to `source`: by a symbolic link, else as `link_or_copy` does."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        destination.symlink_to(source)
+    except (OSError, NotImplementedError):  # Windows, unless the user is allowed to
+        link_or_copy(source, destination)
+
+
 def copy_whole(source: Path, destination: Path) -> None:
     """Copy a file so that `destination` holds all of it or what it held before."""
     with _takes_the_place_of(destination) as half:
