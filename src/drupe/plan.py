@@ -109,6 +109,7 @@ def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -
     source = _absent(workflow)
     with blockers:
         source = _source(workflow, folder, cache.digests, _needs_tokenizer(workflow, metrics))
+    notes += [source.note] if source.note else []
     for key in ("cache_dir", "output_dir"):
         with blockers:
             _check_beside(source, (folder / getattr(workflow.engine, key)).resolve(), key)
@@ -166,7 +167,8 @@ def _check_host(workflow: Workflow) -> None:
 
 
 def _check_beside(source: Located, written: Path, key: str) -> None:
-    inside = source.model.kind == "files" and written.is_relative_to(source.model.path)
+    parts = source.parts or (source.model.path if source.model.kind == "files" else None)
+    inside = parts is not None and written.is_relative_to(parts)
     if source.found and (inside or written == source.model.path):
         raise Refused(
             f"engine.{key}",
@@ -210,7 +212,7 @@ def _source(
     if asked.adapter_path is None:
         return located
     adapter = locate_adapter(asked.adapter_path, folder, located.model, digests)
-    return Located(adapter, located.name, located.revision)
+    return replace(located, model=adapter)
 
 
 def _not_fetched(where: str, remote: Remote) -> Refused:

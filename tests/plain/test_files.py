@@ -19,15 +19,13 @@ from drupe.core.files import (
     copy_whole,
     files_below,
     folder_in_place_of,
-    is_locked,
     link_or_copy,
-    lock_if_free,
-    locked,
     make_read_only,
     remove_tree,
     replace_folder,
     write_atomic,
 )
+from drupe.core.locks import is_locked, lock_if_free, locked
 from drupe.output import deliver
 
 
@@ -160,7 +158,7 @@ def test_remove_tree_removes_what_is_read_only(tmp_path: Path) -> None:
 HOLD = """
 import sys, time
 from pathlib import Path
-from drupe.core.files import locked
+from drupe.core.locks import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)

@@ -17,8 +17,9 @@ import pytest
 from drupe.core.cache import Cache
 from drupe.core.digest import canonical_json, sealed, value_digest
 from drupe.core.errors import Refused
-from drupe.core.files import locked, remove_tree
+from drupe.core.files import remove_tree
 from drupe.core.housekeeping import Sweep, collect, fit, remove
+from drupe.core.locks import locked
 from drupe.core.manifest import Manifest
 from drupe.core.stock import survey
 from drupe.core.verify import Damage, repair, verify

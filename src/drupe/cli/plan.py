@@ -102,7 +102,10 @@ def as_values(
             }
             for step in planned.steps
         ],
-        "notes": [{"level": said.level, "text": said.text} for said in workflow.notes],
+        "notes": [
+            *({"level": said.level, "text": said.text} for said in workflow.notes),
+            *({"level": "note", "text": text} for text in planned.notes),
+        ],
         "warnings": warned,
         "findings": [
             finding.to_json() for finding in [*map(Finding.blocker, planned.blockers), *findings]

@@ -35,14 +35,8 @@ from typing import Any
 from drupe.core.blobs import Blobs
 from drupe.core.digest import DigestMemo, canonical_json, file_digest, folder_digest
 from drupe.core.errors import DrupeError, Refused
-from drupe.core.files import (
-    files_below,
-    full_disk_told,
-    locked,
-    remove_tree,
-    replace_folder,
-    write_atomic,
-)
+from drupe.core.files import files_below, full_disk_told, remove_tree, replace_folder, write_atomic
+from drupe.core.locks import locked
 from drupe.core.manifest import Compared, Manifest, compare
 from drupe.core.model import Model
 

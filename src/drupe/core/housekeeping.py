@@ -16,7 +16,8 @@ from typing import Any
 
 from drupe.core.cache import Cache
 from drupe.core.errors import Refused
-from drupe.core.files import check_writable, is_locked, lock_if_free, locked, remove_tree
+from drupe.core.files import check_writable, remove_tree
+from drupe.core.locks import is_locked, lock_if_free, locked
 from drupe.core.stock import (
     KEY,
     SHORT,

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from drupe.core.cache import FOLDERS, Cache
 from drupe.core.errors import DrupeError, Refused
-from drupe.core.files import is_locked
+from drupe.core.locks import is_locked
 from drupe.core.manifest import Manifest, OtherFormat, compare
 from drupe.core.process import is_alive
 

@@ -9,8 +9,9 @@ from typing import Literal
 from drupe.core.cache import Cache
 from drupe.core.digest import file_digest, value_digest
 from drupe.core.errors import DrupeError
-from drupe.core.files import check_writable, is_locked
+from drupe.core.files import check_writable
 from drupe.core.housekeeping import drop_result
+from drupe.core.locks import is_locked
 from drupe.core.manifest import Manifest, OtherFormat, compare
 from drupe.core.stock import KEY, Inode, in_use, names_in
 

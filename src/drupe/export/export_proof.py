@@ -24,6 +24,7 @@ from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.core.process import total_memory_bytes
 from drupe.evaluate.runtimes import OnnxRuntime, checkpoint_bytes
+from drupe.export import tokens
 from drupe.export.goldens import write_goldens
 from drupe.export.passes import ExportProof
 
@@ -76,9 +77,18 @@ def prove(metric: ExportProof, exported: Model, checkpoint: Model, out: Path, jo
     """Write out/score.json; raise DrupeError when the two models do not belong together.
 
     Where nothing can be compared (no kernels or no memory for it here, no logits), the score says
-    "skipped" and why, and the user is warned. out/goldens.json says how the export answers.
+    "skipped" and why, and the user is warned; so where the tokens of a text differ.
+    out/goldens.json says how the export answers.
     """
     write_goldens(exported, out, job)
+    _prove_logits(exported, checkpoint, out, job)
+    differences = tokens.token_differences(exported.path, checkpoint)
+    tokens.tell(differences, job)
+    score = json.loads((out / "score.json").read_text(encoding="utf-8"))
+    _write(out, score | {"token_differences": differences})
+
+
+def _prove_logits(exported: Model, checkpoint: Model, out: Path, job: Job) -> None:
     precision = read_precision(_graph_file(exported.path))
     dtype = _checkpoint_dtype(checkpoint.path)
     if dtype is None:

@@ -22,13 +22,13 @@ import numpy as np
 import onnxruntime
 import onnxruntime_genai
 import torch
-from transformers import AutoTokenizer
 
 from drupe.checkpoint.load import runs_remote_code, tell_about_code
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.export.passes import ExportGenAI
+from drupe.export.tokens import open_tokenizer
 
 WHERE = "ModelBuilder"
 ENTRY = "onnxruntime_genai.models.builder"
@@ -194,11 +194,12 @@ def _check_no_path_left(out: Path, folders: tuple[Path, ...]) -> None:
 
 def _check_result(step: ExportGenAI, graph: Path, out: Path, job: Job) -> None:
     """Load and run what was written where this machine can; elsewhere check the graph."""
+    tokenizer = open_tokenizer(out)
     if step.exclude_embeds or step.exclude_lm_head:
         _check_graph(step, graph)
         job.note("export: the graph is valid; a model without embeddings or head is not run")
     elif step.target.provider in onnxruntime.get_available_providers():
-        job.facts["probe_tokens"] = _answer(step, out, job)
+        job.facts["probe_tokens"] = _answer(step, out, tokenizer)
     else:
         _check_graph(step, graph)
         job.note(
@@ -206,12 +207,10 @@ def _check_result(step: ExportGenAI, graph: Path, out: Path, job: Job) -> None:
         )
 
 
-def _answer(step: ExportGenAI, out: Path, job: Job) -> list[int]:
+def _answer(step: ExportGenAI, out: Path, tokenizer: Any) -> list[int]:
     """Return the ids of a few greedy tokens that GenAI gives; raise DrupeError if it cannot."""
     try:
         model = onnxruntime_genai.Model(str(out))
-        tokenizer = onnxruntime_genai.Tokenizer(model)
-        tokenizer.update_options(add_special_tokens="true")  # 0.18 leaves them out by itself
         prompt = tokenizer.encode(PROBE_PROMPT)
         parameters = onnxruntime_genai.GeneratorParams(model)
         parameters.set_search_options(max_length=len(prompt) + PROBE_TOKENS, do_sample=False)
@@ -224,12 +223,6 @@ def _answer(step: ExportGenAI, out: Path, job: Job) -> list[int]:
         raise _does_not_load(step, str(fault)) from fault
     if not finite:
         raise _does_not_load(step, "its logits are not finite")
-    theirs = AutoTokenizer.from_pretrained(out)(PROBE_PROMPT)["input_ids"]
-    if prompt.tolist() != theirs:
-        job.warn(
-            f"ONNX Runtime GenAI cuts text into other tokens than transformers does: "
-            f"{prompt.tolist()} for {PROBE_PROMPT!r}, not {theirs}"
-        )
     return [int(token) for token in generator.get_sequence(0)[len(prompt) :]]
 
 

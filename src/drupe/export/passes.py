@@ -137,13 +137,13 @@ class ExportGenAI(Pass):
 
 
 class ExportProof(Metric):
-    """Compare the exported model's logits on probe text with those of the checkpoint.
+    """Compare the exported model's logits and tokens of probe text with the checkpoint's.
 
     It also writes down how the model answers here, for `verify.py` on the target.
     """
 
     takes, compares = ("onnx-genai",), True
-    version = 2
+    version = 3
     libraries = ("onnxruntime", "onnxruntime-genai", "onnx-ir", "torch", "transformers")
     extra = "cpu"
     preload = EXPORT_PRELOAD

@@ -25,14 +25,7 @@ WITHOUT_VOCABULARY = ("ByT5Tokenizer", "CanineTokenizer", "PerceiverTokenizer")
 def check_checkpoint(folder: Path, *, needs_tokenizer: bool = True) -> None:
     """Refuse a folder that is no whole checkpoint, in one sentence with the remedy."""
     _check_is_folder(folder)
-    pickles = sorted(file for file in folder.iterdir() if file.suffix in PICKLES)
-    if pickles and not any(folder.glob("*.safetensors")):
-        raise Refused(
-            str(folder),
-            f"holds its weights as a pickle ({pickles[0].name}), which can run any code",
-            "Convert it where you trust it: AutoModelForCausalLM.from_pretrained(folder)"
-            ".save_pretrained(new_folder) writes safetensors.",
-        )
+    check_no_pickles(folder)
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
         raise Refused(
             str(folder),
@@ -45,6 +38,18 @@ def check_checkpoint(folder: Path, *, needs_tokenizer: bool = True) -> None:
     _check_weights(folder)
     if needs_tokenizer:
         _check_tokenizer(folder)
+
+
+def check_no_pickles(folder: Path) -> None:
+    """Refuse a folder whose weights are pickles alone."""
+    pickles = sorted(file for file in folder.iterdir() if file.suffix in PICKLES)
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise Refused(
+            str(folder),
+            f"holds its weights as a pickle ({pickles[0].name}), which can run any code",
+            "Convert it where you trust it: AutoModelForCausalLM.from_pretrained(folder)"
+            ".save_pretrained(new_folder) writes safetensors.",
+        )
 
 
 def check_adapter(folder: Path) -> None:

@@ -24,6 +24,7 @@ from drupe.core.model import (
 )
 from drupe.resources.checks import check_adapter, check_checkpoint
 from drupe.resources.hub import HUB_NAME, Asked, no_name, snapshot
+from drupe.resources.mlflow import is_mlflow, join
 
 # In the Hub's patterns a * goes into folders too. Of folders only the templates are the model's.
 HUB_FILES: dict[str, list[str]] = {
@@ -37,12 +38,17 @@ HUB_FILES: dict[str, list[str]] = {
 
 @dataclass(frozen=True)
 class Located:
-    """An input model: what it is, what it is called, the Hub's commit, whether it was found."""
+    """An input model: what it is, what it is called, the Hub's commit, whether it was found.
+
+    parts: the MLflow folder from which the model's own folder is joined. note: what is told.
+    """
 
     model: Model
     name: str
     revision: str | None = None
     found: bool = True
+    parts: Path | None = None
+    note: str | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -67,6 +73,12 @@ def locate(
     when the Hub cannot be reached or knows no such model.
     """
     local = (folder / name).resolve()
+    if local.is_dir() and is_mlflow(local):
+        joined, flavour = join(local, needs_tokenizer=needs_tokenizer)
+        digest = digests.folder(joined, model_files(joined))
+        model = Model("hf", joined, digest, remote_code=remote_code)
+        note = f"{local.name} is an MLflow model ({flavour}): its parts are read as one checkpoint."
+        return Located(model, local.name, parts=local, note=note)
     if local.exists():
         check_checkpoint(local, needs_tokenizer=needs_tokenizer)
         digest = digests.folder(local, model_files(local))
