@@ -35,6 +35,7 @@ from tests.documents import (
 )
 
 Captured = pytest.CaptureFixture[str]
+PAGES_OF_DOCS = [page for page in PAGES if page.is_relative_to(ROOT / "docs")]
 EXAMPLE = ROOT / "examples" / "phi3-emotion"
 DEMO = "examples/phi3-emotion/olive-config.json"
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -112,9 +113,6 @@ def test_the_site_shows_code_as_code(site: Path) -> None:
     assert '<code class="language-json">' in shown
 
 
-PAGES_OF_DOCS = [page for page in PAGES if page.is_relative_to(ROOT / "docs")]
-
-
 # Links and paths
 
 
@@ -164,6 +162,16 @@ def options_of(parser: argparse.ArgumentParser) -> set[str]:
     return found
 
 
+def verbs_below(parser: argparse.ArgumentParser) -> set[str]:
+    """Return what may follow a verb that has verbs of its own."""
+    return {
+        name
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for name in action.choices
+    }
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_verbs_and_options_that_are_named_are_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
@@ -172,7 +180,10 @@ def test_verbs_and_options_that_are_named_are_there(page: Path) -> None:
         if found := VERB.match(line):
             verb, rest = found.groups()
             assert verb in (*VERBS, *HIDDEN), line
-            assert set(OPTION.findall(rest)) <= options_of(parser_of(verb)), line
+            parser = parser_of(verb)
+            assert set(OPTION.findall(rest)) <= options_of(parser), line
+            if (named := rest.split()) and (below := verbs_below(parser)):
+                assert set(named[0].split("|")) <= below, line
 
 
 @pytest.mark.parametrize(
