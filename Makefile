@@ -1,11 +1,16 @@
 # Two commands: `make demo` and `make test`. Each sets up what it needs, once.
-.PHONY: demo test torture setup lint types toys clean
+.PHONY: demo test docs torture setup lint types toys clean
 
 demo: setup
 	@.venv/bin/drupe run --config examples/phi3-emotion/olive-config.json
 
 test: lint types toys
 	@.venv/bin/python -m pytest
+
+# The documentation as a site in build/site; a warning is an error.
+docs: setup
+	@.venv/bin/python scripts/pass_pages.py
+	@.venv/bin/python -m mkdocs build --strict --quiet
 
 # kill -9 at a hundred random moments of the demo; DRUPE_TORTURE_SEED=N repeats one's moments.
 torture: toys

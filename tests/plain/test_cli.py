@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 import drupe
+from drupe.catalog import PASSES
 from drupe.cli import VERBS, main
+from drupe.cli.fields import fields_of
+from drupe.finetune.training_args import TrainingArgs
 from tests.plain.conftest import Workspace, tree
 
 Captured = pytest.CaptureFixture[str]
@@ -189,6 +192,31 @@ def test_the_fields_of_a_pass(capsys: Captured) -> None:
     assert "Append a text, and the content of a file if one is named." in shown
     for name in ("text", "source"):
         assert name in shown
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_an_object_among_the_fields_has_a_table_of_its_own(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["passes", "LoRA"]) == 0
+    shown = capsys.readouterr().out
+    assert "TrainingArgs(" not in shown
+    assert "\u2026" not in shown, "no cell is cut"
+    fields, _, arguments = shown.partition("\ntraining_args: ")
+    assert re.search(r"^training_args +object +as below", fields, re.MULTILINE)
+    for name in TrainingArgs.model_fields:
+        assert re.search(rf"^{name} ", arguments, re.MULTILINE)
+    for value in ("required", "null", '"auto"'):
+        assert f" {value} " in fields
+
+
+@pytest.mark.parametrize("name", PASSES._built_in)
+def test_each_field_says_what_it_means(name: str) -> None:
+    fields = fields_of(PASSES.find(name))
+    for field in (*fields, *(part for each in fields for part in each.parts)):
+        assert field.meaning, field.name
+        assert field.type != "any value", field.name
 
 
 @pytest.mark.parametrize("content", [None, "{}", "[]", "{", '{"drupe": "1", "model": "absent"}'])

@@ -8,9 +8,11 @@ import json
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from drupe.catalog import PASSES
+from drupe.cli.fields import FieldWords, fields_of
 
 EXAMPLES = """\
   drupe passes
@@ -43,13 +45,25 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     found = PASSES.find(arguments.name)
     console.print(inspect.getdoc(found) or found.__name__, highlight=False)
-    table = Table("field", "default", "meaning", box=None)
-    for name, field in found.model_fields.items():
-        if name != "target":
-            default = "required" if field.is_required() else repr(field.default)
-            table.add_row(name, default, field.description or "")
-    console.print(table)
+    fields = fields_of(found)
+    console.print(_table(fields))
+    for field in fields:
+        if field.parts:
+            console.print(f"\n{field.name}: {field.meaning}", highlight=False)
+            console.print(_table(field.parts))
     return 0
+
+
+def _table(fields: tuple[FieldWords, ...]) -> Table:
+    """Return a table with a line a field; names and defaults are whole on any terminal."""
+    table = Table(box=None, show_edge=False, pad_edge=False)
+    table.add_column("field", no_wrap=True)
+    table.add_column("type", ratio=1, min_width=len("constant_with_warmup,"))
+    table.add_column("default", no_wrap=True)
+    table.add_column("meaning", ratio=2)
+    for field in fields:
+        table.add_row(*map(escape, (field.name, field.type, field.default, field.meaning)))
+    return table
 
 
 def _described(name: str) -> dict[str, Any]:

@@ -72,6 +72,7 @@ class ExportGenAI(Pass):
     proof = "ExportProof"
 
     precision: Precision
+    """Type of the weights: integers of 4 or 8 bits in blocks, or floats of 16 or 32."""
     target: Target
     """The engine fills it in."""
     int4_block_size: Literal[16, 32, 64, 128, 256] = 32
@@ -82,7 +83,9 @@ class ExportGenAI(Pass):
     0 leaves it to the runtime; None: the builder's default, 4 for cpu and webgpu, else 0.
     """
     exclude_embeds: bool = False
+    """Leave the embeddings out: the graph is given vectors in place of tokens."""
     exclude_lm_head: bool = False
+    """Leave the output layer out: the graph gives hidden states in place of logits."""
 
     def key_form(self, digest: Callable[[Path], str]) -> Any:
         """Return the key form with the target's threads: genai_config.json names them."""

@@ -69,11 +69,13 @@ class LoRA(Pass):
     alpha: float = Field(default=16.0, gt=0)
     """Scale of the adapter, divided by r."""
     lora_dropout: float = Field(default=0.05, ge=0, lt=1)
+    """Share of what enters the adapter that each training step leaves out by chance."""
     target_modules: Annotated[Names, Field(min_length=1)] | None = None
     """Names of the linear layers to adapt; None: what PEFT knows for the model's type, else all."""
     torch_dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
     """Computing type; auto: bfloat16 where the hardware computes in it, else float32."""
     training_args: TrainingArgs = TrainingArgs()
+    """How it is trained."""
 
     @model_validator(mode="after")
     def _one_source_of_evaluation_rows(self) -> LoRA:

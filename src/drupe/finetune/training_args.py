@@ -27,15 +27,23 @@ class TrainingArgs(Declared):
     """Defaults suit a LoRA of a small model; `max_steps`, where given, outweighs the epochs."""
 
     seed: int = Field(default=42, ge=0, lt=2**32)
+    """Seed of the adapter's first values, and of dropout."""
     data_seed: int = Field(default=42, ge=0, lt=2**32)
+    """Seed of the order of the samples, and of the rows that are held out."""
     num_train_epochs: float = Field(default=3, gt=0)
+    """How often all samples are gone through."""
     max_steps: int = -1
     """Steps of the optimizer, at least 1; -1: as the epochs give."""
     per_device_train_batch_size: int = Field(default=1, ge=1)
+    """Samples that are computed at a time; more take more memory."""
     per_device_eval_batch_size: int = Field(default=1, ge=1)
+    """Samples at a time when the loss is measured."""
     gradient_accumulation_steps: int = Field(default=1, ge=1)
+    """Batches whose gradients are added up before the optimizer takes a step."""
     gradient_checkpointing: bool = False
+    """Compute activations twice in place of keeping them: less memory, more time."""
     learning_rate: float = Field(default=2e-4, gt=0)
+    """Size of a step, at its largest."""
     lr_scheduler_type: Literal[
         "linear",
         "cosine",
@@ -46,24 +54,35 @@ class TrainingArgs(Declared):
         "polynomial",
         "inverse_sqrt",
     ] = "constant"
+    """How the learning rate goes on after the warm-up."""
     lr_scheduler_kwargs: dict[str, float] = Field(default_factory=dict)
     """Of the schedule: {"num_cycles": 3}, {"min_lr": 1e-5}."""
     warmup_steps: float = Field(default=0, ge=0)
-    """Steps, or below 1 the fraction of all steps."""
+    """Steps in which the learning rate rises from 0; below 1: the fraction of all steps."""
     optim: Literal["auto", "adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "auto"
-    """auto: fused AdamW."""
+    """The optimizer; auto: fused AdamW."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Share of a weight that a step takes away, times the learning rate."""
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW: memory of the gradient's mean."""
     adam_beta2: float = Field(default=0.999, ge=0, lt=1)
+    """AdamW: memory of the gradient's square."""
     adam_epsilon: float = Field(default=1e-8, gt=0)
+    """AdamW: what keeps its division from 0."""
     max_grad_norm: float = Field(default=1.0, ge=0)
+    """Longer gradients are cut to this length; 0: none is cut."""
     label_smoothing_factor: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the right token's weight that goes to all others."""
     neftune_noise_alpha: float | None = Field(default=None, gt=0)
     """Noise on the embeddings while training (Jain et al. 2023, arXiv:2310.05914)."""
     train_sampling_strategy: Literal["random", "sequential", "group_by_length"] = "random"
+    """The order of the samples; group_by_length: those of like length together."""
     logging_steps: int = Field(default=10, ge=1)
+    """Steps from one loss that is told to the next."""
     eval_strategy: Literal["no", "steps", "epoch"] = "no"
+    """When the loss is measured on rows that are not trained on."""
     eval_steps: int | None = Field(default=None, ge=1)
+    """eval_strategy steps: from one measuring to the next; None: logging_steps."""
     load_best_model_at_end: bool = False
     """Keep the adapter of the lowest loss on the evaluation rows, not the last one."""
     early_stopping_patience: int | None = Field(default=None, ge=1)
