@@ -93,6 +93,12 @@ def test_a_checkpoint_that_has_an_mlmodel_beside_it_is_a_checkpoint(checkpoint: 
     assert located(checkpoint).model.path == checkpoint
 
 
+def test_another_folder_is_no_mlflow_model(tmp_path: Path) -> None:
+    (tmp_path / "model" / "components").mkdir(parents=True)
+    with pytest.raises(Refused, match="is not a Hugging Face checkpoint"):
+        located(tmp_path / "model")
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [

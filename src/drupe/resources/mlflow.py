@@ -33,7 +33,7 @@ SAVED = "Save the model with its weights and its tokenizer, or give a Hugging Fa
 
 def is_mlflow(folder: Path) -> bool:
     """Return whether a folder is an MLflow model, and no checkpoint by itself."""
-    parts = (folder / FILE, folder / "data" / "model", folder / "components")
+    parts = (folder / FILE, folder / "data" / "model", folder / "components" / "tokenizer")
     return not (folder / "config.json").exists() and any(part.exists() for part in parts)
 
 
