@@ -56,8 +56,6 @@ def _field(
     unsaid = json.dumps({} if inner.get("type") == "object" else None)
     written = json.dumps(inner["default"], ensure_ascii=False) if "default" in inner else unsaid
     default = "required" if required else written
-        "required" if required else json.dumps(inner.get("default", unsaid), ensure_ascii=False)
-    )
     if name.endswith(ROWS):
         return FieldWords(name, "name of a data config", default, meaning)
     parts = _fields(shapes[_named(inner)], shapes) if _named(inner) else ()
