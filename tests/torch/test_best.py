@@ -66,7 +66,7 @@ def test_the_best_adapter_is_kept(tiny_phi3: Path, phrases: Path, tmp_path: Path
     assert job.facts["best_step"] == min(losses, key=losses.__getitem__)
     assert job.facts["best_step"] < 16, "the loss rises again: the last is not the best"
     found = eval_loss(step, tiny_phi3, best, tmp_path)
-    assert found == pytest.approx(job.facts["best_eval_loss"], rel=1e-4), "measured 1e-7"
+    assert found == pytest.approx(job.facts["best_eval_loss"], rel=1e-4), "measured 4e-8"
     last, _, _ = trained(lora_step(phrases, OVERFIT, **fields), tiny_phi3, tmp_path, "last")
     assert adapter_bytes(last) != adapter_bytes(best)
     assert eval_loss(step, tiny_phi3, last, tmp_path) > found

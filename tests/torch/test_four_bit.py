@@ -119,7 +119,7 @@ def test_merged_into_the_base_of_its_training_it_is_the_model_that_was_trained(
     merged, score = merged_of(qlora, tmp_path)
     assert score["passed"] is True
     found = distance(logits(network_of(merged.path)), expected)
-    assert found < 2e-5, "measured 2e-7: float32, summed in another order"
+    assert found < 2e-5, "measured 3e-7: float32, summed in another order"
     original, score = merged_of(qlora, tmp_path / "original", "original")
     assert score["passed"] is True
     assert distance(logits(network_of(original.path)), expected) > 1e-2, "another base's weights"
@@ -129,7 +129,7 @@ def test_it_is_scored_as_it_was_trained(qlora: Model) -> None:
     quantized = quantized_base(qlora.path)
     assert quantized is not None
     found = TorchRuntime(qlora, 1).logits(PROBE.tolist())
-    assert distance(found, logits(as_trained(qlora, quantized))) < 2e-5, "measured 2e-7"
+    assert distance(found, logits(as_trained(qlora, quantized))) < 2e-5, "measured 0"
 
 
 @pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16])
@@ -189,7 +189,7 @@ def test_dora_changes_the_length_of_rows(tiny_phi3: Path, phrases: Path, tmp_pat
     weight = open_checkpoint(merged.path).read(
         name.removeprefix("base_model.model.").replace("lora_magnitude_vector", "weight")
     )
-    assert torch.allclose(weight.norm(dim=1), stored[name], rtol=1e-5), "measured 2e-7"
+    assert torch.allclose(weight.norm(dim=1), stored[name], rtol=1e-5), "measured 1e-7"
 
 
 def test_a_wrong_magnitude_is_seen(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:  # noqa: F811
