@@ -315,6 +315,8 @@ class _Chain:
             operation = _with_rows_here(operation)
         kind = self._kinds[reads[0]]
         refusal = operation.refusal(kind, self._workflow.target)
+        if reads[0] == INPUT and not self._source.found and kind not in operation.takes:
+            refusal = None  # what is not there is of no kind: one fault, not two
         if refusal is None and self._source.found:
             refusal = operation.refusal_of_source(self._source.model)
             maker = self._makers.get(reads[0])

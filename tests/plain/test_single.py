@@ -94,7 +94,7 @@ def test_what_a_run_made_tells_its_base(tmp_path: Path, monkeypatch: pytest.Monk
             ["apply", "LoRAs", "m", "-o", "x"],
             "LoRAs: is not one of drupe's passes; did you mean \"",
         ),
-        (["export", "m", "-o", "x"], "drupe export:1: passes.export.precision is missing"),
+        (["export", "m", "-o", "x"], "the command line:1: passes.export.precision is missing"),
         (
             ["export", "m", "-o", "x", "--precisoin", "int4"],
             '--set: passes.export.precisoin is unknown; did you mean "precision"?',
@@ -120,3 +120,13 @@ def test_fields_of_a_verb_that_has_none(capsys: pytest.CaptureFixture[str]) -> N
     with pytest.raises(SystemExit):
         main(["passes", "--r", "8"])
     assert "unrecognized arguments: --r" in capsys.readouterr().err
+
+
+def test_what_is_not_there_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["merge", "gone", "-o", "x"]) == 2
+    told = capsys.readouterr().err
+    assert '"gone" is no folder' in told
+    assert "works on hf-adapter" not in told, "nobody knows what it would be"

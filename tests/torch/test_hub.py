@@ -126,15 +126,10 @@ def hub() -> Iterator[Hub]:
     server.server_close()
 
 
-def run(
-    folder: Path, endpoint: str, *words: str, model: dict[str, Any] | None = None
+def run_config(
+    folder: Path, endpoint: str, config: dict[str, Any], *words: str
 ) -> subprocess.CompletedProcess[str]:
-    """Return what `drupe run WORDS...` on a model of the Hub says."""
-    config = {
-        "input_model": {"type": "HfModel", "model_path": "owner/tiny", **(model or {})},
-        "passes": {"builder": {"type": "ModelBuilder", "precision": "fp32"}},
-        "engine": {"evaluate": "none"},
-    }
+    """Return what `drupe run WORDS...` on a config says, with the Hub at `endpoint`."""
     (folder / "config.json").write_text(json.dumps(config))
     environment = {**os.environ, "HF_HOME": str(folder / "hub"), "HF_ENDPOINT": endpoint}
     environment.pop("HF_HUB_OFFLINE", None)
@@ -145,6 +140,18 @@ def run(
         capture_output=True,
         text=True,
     )
+
+
+def run(
+    folder: Path, endpoint: str, *words: str, model: dict[str, Any] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Return what `drupe run WORDS...` on a model of the Hub says."""
+    config = {
+        "input_model": {"type": "HfModel", "model_path": "owner/tiny", **(model or {})},
+        "passes": {"builder": {"type": "ModelBuilder", "precision": "fp32"}},
+        "engine": {"evaluate": "none"},
+    }
+    return run_config(folder, endpoint, config, *words)
 
 
 def plan(folder: Path, endpoint: str, **model: Any) -> subprocess.CompletedProcess[str]:
@@ -287,16 +294,7 @@ def tune(folder: Path, endpoint: str, model: Path, *words: str, **source: Any) -
         "passes": {"lora": {**lora, "target_modules": ["o_proj"]}},
         "engine": {"evaluate": "none"},
     }
-    (folder / "config.json").write_text(json.dumps(config))
-    environment = {**os.environ, "HF_HOME": str(folder / "hub"), "HF_ENDPOINT": endpoint}
-    environment.pop("HF_HUB_OFFLINE", None)
-    return subprocess.run(
-        [sys.executable, "-m", "drupe", "run", "config.json", *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+    return run_config(folder, endpoint, config, *words)
 
 
 def test_rows_of_the_hub_are_fetched_once_and_trained_on(

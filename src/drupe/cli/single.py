@@ -23,6 +23,7 @@ from drupe.core.errors import Refused
 DATA, EVALUATION = "data", "evaluation"
 FORMATS = {".csv": "csv", ".parquet": "parquet"}
 OPTION = "--"
+SOURCE = Path("the command line")  # what stands for a config's file in errors and reports
 HELD_OUT = 0.1  # of the rows, to measure on, where no others are named
 
 
@@ -60,7 +61,7 @@ def single_job(arguments: argparse.Namespace, registered: str, name: str) -> Wor
         f"{place_of(field, schema, name)}={value}" for field, value in fields_of(arguments.fields)
     ]
     return load(
-        Path(f"drupe {name}"),
+        SOURCE,
         target=arguments.target,
         output=arguments.output,
         settings=[*fields, *arguments.settings],

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from drupe.core.dataset import TextPreprocess
 from drupe.core.errors import DrupeError
-from drupe.data.text_template import Column, parse, value_text
+from drupe.data.text_template import parse, value_text
 
 Kind = Literal["text", "function", "pair", "messages"]
 
@@ -179,10 +179,3 @@ def _content(turn: Mapping[str, Any]) -> str | None:
         whole = len(texts) == len(content) and all(isinstance(text, str) for text in texts)
         return "".join(map(str, texts)) if whole else None
     return content if isinstance(content, str) else None
-
-
-def column_template(name: str) -> str:
-    """Return the template that is the value of the column `name`."""
-    if not isinstance(parse("{" + name + "}").pieces[0], Column):
-        raise DrupeError("text_template", f'cannot name the column "{name}"', "Rename the column.")
-    return "{" + name + "}"

@@ -180,21 +180,25 @@ def _windows(
     """Return overlapping blocks; the first is learnt whole, the others where they are new."""
     stride = preprocess.stride or longest
     shared = longest - stride
-    ids: list[int] = []
-    labels: list[int] = []
-    for row in rows:
-        ids += [*row.ids, *between]
-        labels += [*row.labels, *between]
+    line = _in_one_line(rows, between)
     found = []
-    for begin in range(0, len(ids) - longest + 1, stride):
-        block = Row(ids, labels).cut(begin, begin + longest)
+    for begin in range(0, len(line) - longest + 1, stride):
+        block = line.cut(begin, begin + longest)
         if begin:
             block = replace(block, labels=[NO_LABEL] * shared + block.labels[shared:])
         found.append(block)
         if len(found) == preprocess.max_samples:
             return found
-    rest = len(ids) - ((len(found) - 1) * stride + longest) if found else len(ids)
-    return _with_the_rest(found, Row(ids, labels), rest, longest, job)
+    left = len(line) - ((len(found) - 1) * stride + longest) if found else len(line)
+    return _with_the_rest(found, line, left, longest, job)
+
+
+def _in_one_line(rows: Iterable[Row], between: Sequence[int]) -> Row:
+    line = Row([], [])
+    for row in rows:
+        line.ids.extend((*row.ids, *between))
+        line.labels.extend((*row.labels, *between))
+    return line
 
 
 def _joined(
