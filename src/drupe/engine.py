@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from drupe.config.schema import Workflow
 from drupe.core.amounts import read_bytes
 from drupe.core.cache import Result
 from drupe.core.errors import refuse
+from drupe.core.executor import Executor
 from drupe.core.files import check_writable, full_disk_told
 from drupe.core.housekeeping import fit
 from drupe.core.journal import Measured, journal_file, write_down
 from drupe.core.model import KINDS, Model
 from drupe.core.process import usable_cores
 from drupe.core.step import StepSpec
+from drupe.core.system import Setting
 from drupe.outcome import Outcome, Score, Stage
 from drupe.output import model_folder, output_folder, write_output
 from drupe.packaging.packages import write_packages
@@ -30,7 +33,7 @@ from drupe.preflight.examine import blockers_of, examine
 from drupe.preflight.finding import Finding
 from drupe.report.words import size
 from drupe.resources.models import architectures, size_of
-from drupe.systems.local import LocalSystem
+from drupe.systems import follow
 
 
 class Listener:
@@ -143,18 +146,37 @@ def apply_steps(planned: Plan, heard: Listener, force: bool) -> dict[str, Result
     """Work every step through the cache; return the results by the names of the steps."""
     results: dict[str, Result] = {}
     models = {INPUT: planned.source.model}
-    steps = planned.steps if force else planned.to_run
-    with LocalSystem(preload_of(steps, planned.source.model)) as system:
-        if steps:
-            system.warm_up()
+    with ExitStack() as held:
+        executors = open_executors(planned, heard, force, held)
         for step in planned.steps:
             read = tuple(models[name] for name in step.reads)
-            result = apply(step, read, planned, system, heard, force)
+            result = apply(step, read, planned, executors, heard, force)
             results[step.name] = result
             if step.role == "pass":
                 models[step.stage] = result.model
             heard.finished(step, result)
     return results
+
+
+def open_executors(
+    planned: Plan, heard: Listener, force: bool, held: ExitStack
+) -> dict[str, Executor]:
+    """Return the executor of each system that may be needed, warming up where steps will run."""
+    found: dict[str, Executor] = {}
+    for system in dict.fromkeys(step.system.name for step in planned.steps):
+        steps = [step for step in planned.steps if step.system.name == system]
+        to_run = [step for step in steps if force or not step.hit]
+        setting = Setting(
+            name=system,
+            folder=Path(planned.workflow.file).resolve().parent,
+            cache=planned.cache.folder,
+            preload=preload_of(to_run, planned.source.model),
+            note=heard.note,
+        )
+        found[system] = held.enter_context(steps[0].system.system.open(setting))
+        if to_run:
+            found[system].warm_up()
+    return found
 
 
 def preload_of(steps: Sequence[Step], source: Model) -> tuple[str, ...]:
@@ -169,11 +191,11 @@ def apply(
     step: Step,
     read: tuple[Model, ...],
     planned: Plan,
-    system: LocalSystem,
+    executors: Mapping[str, Executor],
     heard: Listener,
     force: bool,
 ) -> Result:
-    """Return the step's result: from the cache, or by the system."""
+    """Return the step's result: from the cache, or by its system."""
     spec = StepSpec(
         key=step.key,
         group=step.group,
@@ -181,11 +203,13 @@ def apply(
         fields=json.loads(step.operation.model_dump_json()),
         models=read,
         threads=usable_cores(),
+        libraries=step.parts["libraries"],
     )
 
     def work(folder: Path) -> Any:
         heard.started(step)
-        return system.run(spec, folder, lambda event: heard.event(step, event))
+        executor = executors[step.system.name]
+        return follow.run(executor, spec, folder, lambda event: heard.event(step, event))
 
     base = read[0] if KINDS[step.operation.gives].has_base else None
     parents = tuple(model.digest for model in read)

@@ -16,24 +16,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from drupe.catalog import METRICS, find
+from drupe.catalog import METRICS
+from drupe.config.default_metrics import metrics_of
 from drupe.config.schema import NamedMetric, Workflow
 from drupe.core.cache import Cache
-from drupe.core.dataset import Dataset, Part
+from drupe.core.dataset import Dataset
 from drupe.core.digest import DigestMemo, value_digest
 from drupe.core.errors import DrupeError, Refused, refuse
 from drupe.core.files import check_writable, files_below
+from drupe.core.libraries import HERE, Environment
 from drupe.core.model import KINDS, Model
 from drupe.core.operation import Operation, Pass
 from drupe.core.resource import Remote
+from drupe.core.system import NamedSystem
 from drupe.core.target import Target
-from drupe.data.columns import choices_shown
 from drupe.resources.models import Located, locate, locate_adapter, locate_files
 from drupe.resources.rows import located
 
 INPUT = "input model"
 CACHE_FIELD = "engine.cache_dir"
-MOST_CHOICES = 20  # answers that are rather a class than a text, where nobody asked for accuracy
 FOLDER_NAME = re.compile(r"\w[\w .+-]{0,60}")
 
 
@@ -44,6 +45,7 @@ class Step:
     name: as the user reads it ("lora", "lora: accuracy"). stage: the stage that it makes (a
     pass) or is about (a proof, a metric). reads: the stages that it works on, the input first.
     key: empty where it cannot be known, for something that it is made of is not there.
+    system: where it runs.
     parts: what the key is the hash of.
     """
 
@@ -56,6 +58,7 @@ class Step:
     parents: tuple[str, ...]
     key: str
     hit: bool
+    system: NamedSystem
     parts: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -103,9 +106,11 @@ def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -
     blockers = _Blockers()
     with blockers:
         cache.check_folders(CACHE_FIELD)
-    with blockers:
-        _check_host(workflow)
-    metrics, notes = _metrics(workflow)
+    for system in {each.name: each for each in (workflow.host, workflow.measures)}.values():
+        refusal = system.system.refusal()
+        if refusal:
+            blockers.add(Refused(f"systems.{system.name}", refusal.what, refusal.remedy))
+    metrics, notes = metrics_of(workflow)
     source = _absent(workflow)
     with blockers:
         source = _source(workflow, folder, cache.digests, _needs_tokenizer(workflow, metrics))
@@ -154,16 +159,6 @@ class _Blockers:
         if isinstance(fault, DrupeError):
             self.add(fault)
         return isinstance(fault, DrupeError)
-
-
-def _check_host(workflow: Workflow) -> None:
-    if workflow.host.type != "LocalSystem":
-        raise Refused(
-            "engine.host",
-            f'"{workflow.host.name}" is an {workflow.host.type} system, and this version runs '
-            "steps here only",
-            "Run with --system local.",
-        )
 
 
 def _check_beside(source: Located, written: Path, key: str) -> None:
@@ -266,6 +261,7 @@ class _Chain:
         # The content of each stage, as far as it is made: what follows on the unmade is no hit.
         self._digests: dict[str, str | None] = {INPUT: source.model.digest or None}
         self._makers: dict[str, Operation] = {}
+        self._environments: dict[str, Environment] = {}
         self._latest = INPUT
         self.steps: list[Step] = []
 
@@ -314,7 +310,10 @@ class _Chain:
         with self._blockers:
             operation = _with_rows_here(operation)
         kind = self._kinds[reads[0]]
+        system = self._workflow.measures if role == "metric" else self._workflow.host
+        environment = self._environment(system)
         refusal = operation.refusal(kind, self._workflow.target)
+        refusal = refusal or operation.refusal_in(environment)
         if reads[0] == INPUT and not self._source.found and kind not in operation.takes:
             refusal = None  # what is not there is of no kind: one fault, not two
         if refusal is None and self._source.found:
@@ -336,7 +335,8 @@ class _Chain:
                 self._blockers.add(_not_fetched(f"{dataset.name}.data_files", files))
                 parents = ("",)
         with self._blockers:
-            parts = operation.key_parts(registered, parents, self._content_digest(name))
+            digest = self._content_digest(name)
+            parts = operation.key_parts(registered, parents, digest, environment)
             key = value_digest(parts) if all(parents) else ""
         contents = [self._digests[read] for read in reads]
         known = tuple(content for content in contents if content is not None)
@@ -347,8 +347,16 @@ class _Chain:
             self._digests[stage] = found.model.digest if found else None
         hit = found is not None
         self.steps.append(
-            Step(name, role, stage, reads, registered, operation, parents, key, hit, parts)
+            Step(name, role, stage, reads, registered, operation, parents, key, hit, system, parts)
         )
+
+    def _environment(self, system: NamedSystem) -> Environment:
+        """Return what is installed on a system; what cannot be asked is told once."""
+        if system.name not in self._environments:
+            self._environments[system.name] = HERE
+            with self._blockers:
+                self._environments[system.name] = system.system.environment()
+        return self._environments[system.name]
 
     def _content_digest(self, name: str) -> Callable[[Path], str]:
         def digest(path: Path) -> str:
@@ -360,38 +368,3 @@ class _Chain:
             return self._cache.digests.digest(path)
 
         return digest
-
-
-def _metrics(workflow: Workflow) -> tuple[list[NamedMetric], list[str]]:
-    """Return the metrics of the config, or without any those that its data allow."""
-    if workflow.metrics or workflow.engine.evaluate == "none":
-        return list(workflow.metrics), []
-    data, note = _evaluation_rows(workflow)
-    if data is None:
-        return [], []
-    fields = {"data_config": data, "target": workflow.target}
-    choices = choices_shown(data)
-    judged = choices is not None and 2 <= len(choices) <= MOST_CHOICES
-    names = ["Accuracy", "Perplexity"] if judged else ["Perplexity"]
-    made = [NamedMetric(name.lower(), name, find("metrics", name)(**fields)) for name in names]
-    return made, [note]
-
-
-def _evaluation_rows(workflow: Workflow) -> tuple[Dataset | None, str]:
-    """Return the rows to measure on where no evaluator is named: those held out, if any are."""
-    for named in workflow.passes:
-        step: Any = named.step
-        held_out = getattr(step, "eval_data_config", None)
-        if isinstance(held_out, Dataset):
-            return held_out, f"Measured on {held_out.name} (no evaluator is named)."
-        rows = getattr(step, "train_data_config", None)
-        if isinstance(rows, Dataset):
-            size = getattr(step, "eval_dataset_size", None)
-            if size:
-                part = Part(eval_size=size, seed=step.training_args.data_seed, side="eval")
-                return (
-                    rows.model_copy(update={"part": part}),
-                    f"Measured on the held-out part of {rows.name} (no evaluator is named).",
-                )
-            return rows, f"Measured on the training rows {rows.name}: no others are named."
-    return None, ""

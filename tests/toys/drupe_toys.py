@@ -123,3 +123,33 @@ class Length(Metric):
         count = sum(len(file.read_text()) for file in model.path.glob("*.txt"))
         score = {"metric": "length", "value": count, "low": count, "high": count, "count": 1}
         (out / "score.json").write_text(json.dumps(score))
+
+
+class Where(Pass):
+    """Write down in which Python it runs, and a variable of its environment."""
+
+    takes, gives = ("files",), "files"
+    variable: str = ""
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        import drupe
+
+        told = {
+            "prefix": sys.prefix,
+            "drupe": drupe.__file__,
+            "value": os.environ.get(self.variable),
+            "path": os.environ["PATH"].split(os.pathsep),
+        }
+        (out / "where.json").write_text(json.dumps(told))
+
+
+class NeedsToyLibrary(Reverse):
+    """Turn the text, as a library decides that is in one environment of the tests."""
+
+    libraries = ("toy-library",)
+
+
+class NeedsAbsentLibrary(Reverse):
+    """Turn the text, if only a library were there."""
+
+    libraries = ("no-such-library",)

@@ -96,7 +96,7 @@ def as_values(
                 "operation": step.registered,
                 "key": step.key or None,
                 "state": _state(step),
-                "system": workflow.host.name,
+                "system": step.system.name,
                 "fused": False,
                 "estimate": expected[step.name].to_json() if step.name in expected else None,
             }
@@ -145,8 +145,9 @@ def _cost(estimate: Estimate) -> tuple[str, str, str]:
 
 def _totals(planned: Plan, expected: Mapping[str, Estimate]) -> None:
     """Say where all runs, what it takes together, and where the numbers come from."""
-    host = planned.workflow.host
-    print(f"\nEach step runs on {host.name} ({host.type}); none are fused.")
+    host, measures = planned.workflow.host, planned.workflow.measures
+    apart = f"; metrics are measured on {measures.words}" if measures != host else ""
+    print(f"\nEach step runs on {host.words}{apart}; none are fused.")
     known = [each for each in expected.values() if each.seconds is not None]
     if not known:
         return

@@ -11,10 +11,9 @@ from drupe.checkpoint.quantized_base import quantized_base
 from drupe.core.dataset import Dataset, HeldOut, Names, Part
 from drupe.core.effects import Idle
 from drupe.core.errors import DrupeError, Refused
-from drupe.core.libraries import installed_version
+from drupe.core.libraries import Environment
 from drupe.core.model import Model
 from drupe.core.operation import Metric, Operation, Pass
-from drupe.core.target import Target
 from drupe.finetune.adapter_config import (
     check_base,
     check_settings,
@@ -90,14 +89,14 @@ class LoRA(Pass):
             )
         return self
 
-    def refusal(self, kind: str, target: Target) -> Refused | None:
-        """Refuse trackers that are not installed."""
+    def refusal_in(self, environment: Environment) -> Refused | None:
+        """Refuse trackers that are not installed, too."""
         for name in self.training_args.report_to:
-            if not any(map(installed_version, DISTRIBUTIONS[name])):
+            if not any(map(environment.version, DISTRIBUTIONS[name])):
                 what = f"names {name}, which is not installed"
-                remedy = f"pip install {DISTRIBUTIONS[name][0]}"
+                remedy = environment.remedy or f"pip install {DISTRIBUTIONS[name][0]}"
                 return Refused("training_args.report_to", what, remedy)
-        return super().refusal(kind, target)
+        return super().refusal_in(environment)
 
     def refusal_of_source(self, source: Model) -> Refused | None:
         """Refuse target modules that are not there, or not apart, by names and config."""
