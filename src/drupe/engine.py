@@ -138,6 +138,7 @@ def stage_of(planned: Plan, name: str, results: dict[str, Result]) -> Stage:
         },
         proof=_score(proof.model.path) if proof else None,
         goldens=_goldens(proof.model.path) if proof else None,
+        machine=made.machine if made else {},
     )
 
 
