@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 import drupe
-from drupe.core.errors import StepError
+from drupe.config.load import load
+from drupe.core.errors import ConfigError, StepError
 from drupe.core.journal import read_journal
+from drupe.plan import make
 from tests.plain.conftest import Workspace, tree
 
 
@@ -172,3 +174,24 @@ def test_metrics_may_run_elsewhere_than_passes(folder: Workspace) -> None:
     assert outcome.scores["length"].value == 10
     told = json.loads((folder.drupe("plan", "config.json", "--json")).stdout)
     assert {step["system"] for step in told["steps"]} == {"away", "here"}
+
+
+def test_a_pass_may_have_a_host_of_its_own(folder: Workspace) -> None:
+    del folder.config["engine"]["host"]
+    folder.config["passes"]["more"]["host"] = "away"
+    shown = folder.drupe("plan", "config.json").stdout
+    assert (
+        "The steps run on here (LocalSystem), but on away (Folder): more; none are fused." in shown
+    )
+    outcome = folder.run()
+    assert starts(folder) == [1]
+    assert outcome.scores["length"].value == 10
+    planned = make(load(folder.write(), system="local"))
+    assert {step.system.name for step in planned.steps} == {"here"}
+
+
+def test_a_host_that_is_not_described(folder: Workspace) -> None:
+    folder.config["passes"]["more"]["host"] = "awai"
+    words = r'passes\.more\.host names no system: "awai"; did you mean "away"\?\n  Known: away\.'
+    with pytest.raises(ConfigError, match=words):
+        folder.plan()

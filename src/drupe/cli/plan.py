@@ -145,9 +145,7 @@ def _cost(estimate: Estimate) -> tuple[str, str, str]:
 
 def _totals(planned: Plan, expected: Mapping[str, Estimate]) -> None:
     """Say where all runs, what it takes together, and where the numbers come from."""
-    host, measures = planned.workflow.host, planned.workflow.measures
-    apart = f"; metrics are measured on {measures.words}" if measures != host else ""
-    print(f"\nEach step runs on {host.words}{apart}; none are fused.")
+    print(f"\n{_where(planned)}; none are fused.")
     known = [each for each in expected.values() if each.seconds is not None]
     if not known:
         return
@@ -162,6 +160,19 @@ def _totals(planned: Plan, expected: Mapping[str, Estimate]) -> None:
         f"{len(expected)} estimates {measured} are fitted to earlier runs on this machine, "
         f"{len(known) - measured} by a rule of thumb (~){more}."
     )
+
+
+def _where(planned: Plan) -> str:
+    """Say on which system each step runs."""
+    steps: dict[str, list[str]] = {}
+    for step in planned.steps:
+        steps.setdefault(step.system.words, []).append(step.name)
+    if len(steps) <= 1:
+        [words] = steps or {planned.workflow.host.words: []}
+        return f"Each step runs on {words}"
+    most = max(steps, key=lambda words: len(steps[words]))
+    others = (f"on {words}: {', '.join(names)}" for words, names in steps.items() if words != most)
+    return f"The steps run on {most}, but {'; '.join(others)}"
 
 
 def _samples(name: str, found: list[dict[str, Any]]) -> None:

@@ -75,8 +75,7 @@ def _entry(
         for field, inner in shape.get("properties", {}).items()
     }
     fields = {"type": {"const": name}, **fields}
-    if named:
-        fields["name"] = {"type": "string"}
+    fields["name" if named else "host"] = {"type": "string"}
     described = _object(fields, ["type", *shape.get("required", [])])
     return {"description": shape.get("description", ""), **described}
 
