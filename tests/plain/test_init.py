@@ -189,7 +189,7 @@ def test_a_place_that_cannot_be_written(words: list[str], told: str, capsys: Cap
 def test_an_unknown_template_is_told_with_the_nearest(capsys: Captured) -> None:
     assert main(["init", "quantise"]) == 2
     assert capsys.readouterr().err == (
-        'drupe: drupe init: "quantise" is not a template; did you mean "quantize"?\n'
+        'drupe init: "quantise" is not a template; did you mean "quantize"?\n'
         "  Known: phi3-emotion, quantize, qlora.\n"
     )
 
@@ -204,7 +204,7 @@ def test_without_a_name_and_a_terminal_the_templates_are_listed(words: list[str]
     )
     assert done.returncode == 2
     first, second, *lines = done.stderr.splitlines()
-    assert first == "drupe: drupe init: needs a template"
+    assert first == "drupe init: needs a template"
     assert second == "  Write: drupe init TEMPLATE"
     assert [line.split()[0] for line in lines] == list(TEMPLATES)
     assert tree(Path()) == {}
@@ -269,7 +269,7 @@ def test_a_terminal_is_asked(answers: tuple[bytes, ...], name: str) -> None:
             b"\x04",
             2,
             (
-                "\ndrupe: drupe init: was given no answer; nothing was written\n"
+                "\ndrupe init: was given no answer; nothing was written\n"
                 "  Write: drupe init TEMPLATE\n"
             ),
         ),

@@ -153,6 +153,12 @@ def test_the_page_tells_the_run(rich: Outcome) -> None:
     assert "2026-01-02 03:04 UTC" in parsed.texts
 
 
+def test_a_score_that_did_not_move_is_said_to_have_stayed(rich: Outcome) -> None:
+    kept = score(value=0.2501, low=0.2, high=0.3, count=600)
+    told = Parsed(shown(with_final(rich, scores={"accuracy": kept}))).text
+    assert "Accuracy on 600 rows stayed at 25.0 %" in told
+
+
 def test_the_curve_has_axes_and_stays_in_its_box(rich: Outcome) -> None:
     html = shown(rich)
     parsed = Parsed(html)

@@ -11,6 +11,7 @@ from drupe.cli import main
 from drupe.cli.single import fields_of, input_model, place_of
 from drupe.core.errors import Refused
 from drupe.finetune.passes import LoRA
+from drupe.resources.models import called
 from tests.plain.checkpoints import PHI3, make_checkpoint
 
 
@@ -22,6 +23,9 @@ from tests.plain.checkpoints import PHI3, make_checkpoint
         (["--target-modules", "a", "b"], [("target_modules", '["a", "b"]')]),
         (["--exclude-embeds", "--r", "8"], [("exclude_embeds", "true"), ("r", "8")]),
         (["--text-template={q} = {a}"], [("text_template", "{q} = {a}")]),
+        (["--text-template", r"{q}\n{a}"], [("text_template", "{q}\n{a}")]),
+        (["--text-template", r'"{q}\n{a}"'], [("text_template", r'"{q}\n{a}"')]),
+        (["--data-dir", r"D:\new"], [("data_dir", r"D:\new")]),
         (["--seed", "-1"], [("seed", "-1")]),
         ([], []),
     ],
@@ -85,16 +89,25 @@ def test_what_a_run_made_tells_its_base(tmp_path: Path, monkeypatch: pytest.Monk
     assert Path(found["adapter_path"]).samefile(made)
 
 
+def test_what_a_run_delivered_is_called_as_its_output_folder(tmp_path: Path) -> None:
+    made = tmp_path / "merged" / "merge" / "cpu-cpu_model"
+    assert called(made) == "cpu-cpu_model", "nothing says that a run made it"
+    made.mkdir(parents=True)
+    (tmp_path / "merged" / "config.lock.json").write_text("{}")
+    assert called(made) == "merged"
+    assert called(tmp_path / "merged") == "merged"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["finetune", "m", "-o", "x"], "drupe finetune: needs rows to train on\n  Name them: --da"),
-        (["export", "m", "-o", "x", "--data", "d.json"], "--data: ExportGenAI reads no rows"),
+        (["export", "m", "-o", "x", "--data", "d.json"], "--data: ModelBuilder reads no rows"),
         (
             ["apply", "LoRAs", "m", "-o", "x"],
             "LoRAs: is not one of drupe's passes; did you mean \"",
         ),
-        (["export", "m", "-o", "x"], "the command line:1: passes.export.precision is missing"),
+        (["export", "m", "-o", "x"], "the command line: passes.export.precision is missing"),
         (
             ["export", "m", "-o", "x", "--precisoin", "int4"],
             '--set: passes.export.precisoin is unknown; did you mean "precision"?',

@@ -11,12 +11,16 @@ import pytest
 from tiny_models import END, make_tokenizer
 
 from drupe.cli import main
+from drupe.config.load import load
 from drupe.core.dataset import Dataset, LoadDataset, TextPreprocess
+from drupe.core.errors import Refused
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.data.text_lints import lint
 from drupe.finetune.lora import cut_to_context, samples_of
-from drupe.finetune.passes import LoRA
+from drupe.finetune.passes import DoRA, LoftQ, LoRA, QLoRA
+from drupe.plan import draft
+from drupe.preflight.texts import samples
 
 TEMPLATE = "### Text: {phrase}\n### The tone is:\n{tone}"
 ROWS = [{"phrase": f"phrase number {number}", "tone": "joy"} for number in range(8)]
@@ -126,7 +130,7 @@ def config(folder: Path, model: Path, step: LoRA) -> str:
     job = {
         "input_model": {"type": "HfModel", "model_path": str(model)},
         "data_configs": [data],
-        "passes": {"lora": {"type": "LoRA", "train_data_config": "rows"}},
+        "passes": {"lora": {"type": type(step).__name__, "train_data_config": "rows"}},
         "engine": {"evaluate": "none"},
     }
     (folder / "config.json").write_text(json.dumps(job))
@@ -170,6 +174,41 @@ def test_samples_are_those_of_the_training(
     assert main(["plan", file, "--show-samples", "1"]) == 0
     out = capsys.readouterr().out
     assert "lora, sample 1: 16 tokens, learnt: 16, attended to: 16" in out
+
+    assert "- behind it: read, and not learnt" in out
+
+
+@pytest.mark.parametrize("kind", [DoRA, QLoRA, LoftQ])
+def test_samples_of_each_kin_of_lora(
+    kind: type[LoRA], tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = kind.model_validate_json(
+        training(tmp_path).model_dump_json(include={"train_data_config"})
+    )
+    file = config(tmp_path, tiny_phi3, step)
+    assert main(["plan", file, "--show-samples", "1", "--json"]) == 0
+    [sample] = json.loads(capsys.readouterr().out)["samples"]["lora"]
+    assert sample["text"].startswith("### Text: phrase number")
+
+
+def test_samples_of_broken_rows_are_not_shown_and_the_rows_are_told(
+    tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [*ROWS, {"phrase": "x", "tone": None}]
+    file = config(tmp_path, tiny_phi3, training(tmp_path, rows))
+    assert main(["plan", file, "--show-samples", "1"]) == 2
+    told = capsys.readouterr().err
+    assert 'data, row 9: has no value in the column "tone"' in told
+    assert "Traceback" not in told
+
+
+def test_rows_that_give_no_sample_are_told_where_samples_are_asked_for(
+    tmp_path: Path, tiny_phi3: Path
+) -> None:
+    rows = [*ROWS, {"phrase": "x", "tone": None}]
+    file = config(tmp_path, tiny_phi3, training(tmp_path, rows))
+    with pytest.raises(Refused, match=r'^.*lora, .*row 9.*has no value in the column "tone"'):
+        samples(draft(load(Path(file))), 1)
 
 
 def test_an_adapter_that_cannot_be_merged(

@@ -22,7 +22,7 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `drupe passes`."""
-    parser.add_argument("name", nargs="?", help="a pass")
+    parser.add_argument("name", metavar="PASS", nargs="?", help="a pass")
     parser.add_argument(
         "--json", action="store_true", help="print one JSON object, fields included"
     )
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     console = Console()
     if arguments.name is None:
-        table = Table("pass", "takes", "gives", "what it does", box=None)
+        table = Table("pass", "takes", "gives", "what it does", box=None, pad_edge=False)
         for name in PASSES.names():
             found = PASSES.find(name)
             line = (inspect.getdoc(found) or "").split("\n")[0]

@@ -23,16 +23,25 @@ from drupe.core.errors import Refused
 DATA, EVALUATION = "data", "evaluation"
 FORMATS = {".csv": "csv", ".parquet": "parquet"}
 OPTION = "--"
+# A shell hands on the two characters \n as they are; in a config they are the end of a line.
+OF_LINES = ("text_template", "input_template", "output_template", "joiner")
 SOURCE = Path("the command line")  # what stands for a config's file in errors and reports
 HELD_OUT = 0.1  # of the rows, to measure on, where no others are named
 
 
-def add_single_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the model, the data, the result; all other options are fields."""
+def add_single_arguments(parser: argparse.ArgumentParser, *, rows: bool = True) -> None:
+    """Declare the model, the data, the result; all other options are fields.
+
+    rows: whether the help names the data. Where the pass reads none they are understood all the
+    same, so that the refusal can say why.
+    """
     parser.add_argument("model", metavar="MODEL", help="folder, Hub name, or a run's output folder")
     parser.add_argument("--base", metavar="MODEL", help="of an adapter: the model it is for")
-    parser.add_argument("--data", metavar="FILE", help="rows to train on: JSON, CSV or Parquet")
-    parser.add_argument("--eval-data", metavar="FILE", help="rows to measure on")
+    for option, told in (
+        ("--data", "rows to train on: JSON, CSV or Parquet"),
+        ("--eval-data", "rows to measure on; else a tenth of --data"),
+    ):
+        parser.add_argument(option, metavar="FILE", help=told if rows else argparse.SUPPRESS)
     parser.add_argument("--target", metavar="cpu|cuda|dml|webgpu", help="make the model for this")
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the result there")
     parser.add_argument(
@@ -54,7 +63,7 @@ def single_job(arguments: argparse.Namespace, registered: str, name: str) -> Wor
     config = {
         "input_model": input_model(arguments.model, arguments.base),
         "data_configs": list(_data_configs(arguments)),
-        "passes": {name: {"type": registered, **_rows(schema, arguments)}},
+        "passes": {name: {"type": registered, **_rows(registered, schema, arguments)}},
         "engine": {"evaluate": "ends"},
     }
     fields = [
@@ -125,7 +134,7 @@ def _data_configs(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield {"name": name, "load_dataset_config": source}
 
 
-def _rows(schema: type[Declared], arguments: argparse.Namespace) -> dict[str, Any]:
+def _rows(registered: str, schema: type[Declared], arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the fields that name rows."""
     named = {"train_data_config": (DATA, arguments.data)}
     named["eval_data_config"] = (EVALUATION, arguments.eval_data)
@@ -133,7 +142,7 @@ def _rows(schema: type[Declared], arguments: argparse.Namespace) -> dict[str, An
     for field, (name, file) in named.items():
         if file is not None and field not in schema.model_fields:
             option = "--data" if name == DATA else "--eval-data"
-            raise Refused(option, f"{schema.__name__} reads no rows", "Leave it out.")
+            raise Refused(option, f"{registered} reads no rows", "Leave it out.")
         if file is not None:
             found[field] = name
     if arguments.data and not arguments.eval_data and "eval_dataset_size" in schema.model_fields:
@@ -157,7 +166,10 @@ def fields_of(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         while not equals and place < len(words) and not words[place].startswith(OPTION):
             values.append(words[place])
             place += 1
-        yield name.replace("-", "_"), _value(values)
+        field = name.replace("-", "_")
+        value = _value(values)
+        plain = field in OF_LINES and not value.startswith('"')  # else it is JSON, with its own \n
+        yield field, value.replace("\\n", "\n") if plain else value
 
 
 def _value(values: Sequence[str]) -> str:

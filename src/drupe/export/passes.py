@@ -62,7 +62,7 @@ def builder_is_known() -> bool:
 
 
 class ExportGenAI(Pass):
-    """Write the ONNX folder that ONNX Runtime GenAI loads (Olive's name: ModelBuilder)."""
+    """Write the ONNX folder that ONNX Runtime GenAI loads."""
 
     takes, gives = ("hf",), "onnx-genai"
     libraries = ("onnxruntime-genai", "onnxruntime", "onnx-ir", "transformers", "torch")

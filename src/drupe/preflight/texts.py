@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from drupe.core.dataset import Dataset
+from drupe.core.errors import Refused
 from drupe.core.operation import Pass
 from drupe.plan import Plan, Step
 from drupe.preflight.finding import Finding
@@ -30,18 +31,24 @@ def samples(planned: Plan, count: int) -> dict[str, list[dict[str, Any]]]:
     """Return the first samples of each pass that trains, by its name, as it would see them.
 
     A sample has `text`, `pieces` (one a token), `ids`, `labels` (-100: not learnt from) and, where
-    the model is given one, `attention_mask`. Raises DrupeError for data that give none.
+    the model is given one, `attention_mask`. Raises Refused for data that give none.
     """
     source = planned.source.model
     found = {}
     for step in planned.steps:
         if isinstance(step.operation, Pass) and step.operation.preview:
+            schema = type(step.operation)
             asked = {
+                "pass": f"{schema.__module__}:{schema.__qualname__}",
                 "fields": json.loads(step.operation.model_dump_json()),
                 "model": (source.base or source).to_json(),
                 "count": count,
             }
-            found[step.name] = _asked(step.operation.preview, asked)
+            told = _asked(step.operation.preview, asked)
+            if "fault" in told:
+                where, what, remedy = told["fault"]
+                raise Refused(f"{step.name}, {where}", what, remedy)
+            found[step.name] = told["samples"]
     return found
 
 

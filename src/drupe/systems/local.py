@@ -136,7 +136,7 @@ def _error(spec: StepSpec, folder: Path, ended: _Ended, watch: _Watch) -> StepEr
         )
         return StepError(where, watch.failed["what"], remedy)
     if ended.status == -9 and watch.peak_bytes:
-        held = f" (it held {watch.peak_bytes / 2**30:.1f} GiB at its peak)"
+        held = f" (it held {watch.peak_bytes / 10**9:.1f} GB at its peak)"
     else:
         held = ""
     unsaid = " without having done the step" if ended.status == 0 else ""
