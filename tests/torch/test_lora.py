@@ -145,6 +145,24 @@ def test_the_adapter_names_nothing_of_this_machine(
     }
 
 
+def test_the_tokenizer_is_the_models_own_byte_for_byte(
+    tiny_phi3: Path, phrases: Path, tmp_path: Path
+) -> None:
+    """What transformers 5 would write lacks `legacy`, and names another class."""
+    model = tmp_path / "published"
+    shutil.copytree(tiny_phi3, model)
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True}
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    (model / "tokenizer.model").write_bytes(b"pieces")
+    (model / "additional_chat_templates").mkdir()
+    (model / "additional_chat_templates/tools.jinja").write_text("{{ messages }}")
+    out, _, _ = trained(lora_step(phrases, {"max_steps": 1}), model, tmp_path)
+    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    for name in (*names, "additional_chat_templates/tools.jinja"):
+        assert (out / name).read_bytes() == (model / name).read_bytes(), name
+
+
 def test_every_script_passes_in_blocks_too(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:
     _, job, events = trained(lora_step(phrases, text={"strategy": "join"}), tiny_phi3, tmp_path)
     assert job.facts["tokens"] == 96 * job.facts["samples"]
