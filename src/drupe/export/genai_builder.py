@@ -180,7 +180,7 @@ def _finish_tokenizer(checkpoint: Path, out: Path) -> None:
     if not ours.is_file():
         raise _incomplete(ours.name)
     settings: dict[str, Any] = json.loads(ours.read_text(encoding="utf-8"))
-    named = settings.get("tokenizer_class")
+    named = str(settings["tokenizer_class"])
     settings["tokenizer_class"] = CLASSIC_CLASSES.get(named, named)
     published = json.loads(theirs.read_text(encoding="utf-8")) if theirs.is_file() else {}
     for name in CARRIED_TOKENIZER_SETTINGS:
