@@ -190,6 +190,20 @@ def test_broken_rows_are_told_before_the_run(
     assert not (tmp_path / ".drupe-cache" / "work").exists(), "no step was begun"
 
 
+def test_one_row_of_which_finetune_would_hold_one_out(
+    tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The option that is named is one that was not typed, and it is the way out."""
+    (tmp_path / "rows.jsonl").write_text('{"text": "a row of some words"}')
+    words = ["finetune", str(tiny_phi3), "--data", str(tmp_path / "rows.jsonl"), "--plan"]
+    words += ["-o", str(tmp_path / "tuned"), "--strategy", "line-by-line"]
+    assert main(words) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "has 1 row, of which 1 is to be held out: none is left to train on" in told
+    assert "(in drupe finetune: --eval-dataset-size null) holds none out." in told
+    assert main([*words, "--eval-dataset-size", "null"]) == 0
+
+
 def test_samples_are_those_of_the_training(
     tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
