@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from tiny_models import make_tokenizer
+from training import lora_step, trained
 
 from drupe.core.dataset import Dataset, LoadDataset, TextPreprocess
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.data.strategies import NO_LABEL
 from drupe.finetune.lora import samples_of
-from tests.torch.test_lora import lora_step, trained
 
 CHATML = (
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
+from training import adapter_bytes, lora_step, told, trained
 from transformers import AutoModelForCausalLM
 
 from drupe.checkpoint.load import load_tokenizer
@@ -21,7 +22,6 @@ from drupe.finetune import passes
 from drupe.finetune.best import best_of
 from drupe.finetune.lora import samples_of, training_arguments
 from drupe.finetune.training_args import TrainingArgs
-from tests.torch.test_lora import adapter_bytes, killed, lora_step, phrases, told, trained  # noqa: F401
 
 # So high a rate that the loss on other rows falls and rises again.
 OVERFIT = {
@@ -58,7 +58,7 @@ def eval_loss(step: passes.LoRA, model: Path, adapter: Path, folder: Path) -> fl
     return sum(losses) / len(losses)
 
 
-def test_the_best_adapter_is_kept(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_best_adapter_is_kept(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:
     fields: dict[str, Any] = {"eval_dataset_size": 0.3, "torch_dtype": "float32"}
     step = lora_step(phrases, OVERFIT | {"load_best_model_at_end": True}, **fields)
     best, job, _ = trained(step, tiny_phi3, tmp_path, "best")
@@ -72,7 +72,7 @@ def test_the_best_adapter_is_kept(tiny_phi3: Path, phrases: Path, tmp_path: Path
     assert eval_loss(step, tiny_phi3, last, tmp_path) > found
 
 
-def test_it_stops_when_nothing_gets_better(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_it_stops_when_nothing_gets_better(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:
     step = lora_step(
         phrases, OVERFIT | {"max_steps": 60, "early_stopping_patience": 2}, eval_dataset_size=0.3
     )
@@ -87,8 +87,8 @@ def test_it_stops_when_nothing_gets_better(tiny_phi3: Path, phrases: Path, tmp_p
 
 def test_killed_and_resumed_it_keeps_the_same_best(
     tiny_phi3: Path,
-    phrases: Path,  # noqa: F811
-    killed: Any,  # noqa: F811
+    phrases: Path,
+    killed: Any,
     tmp_path: Path,
 ) -> None:
     training = OVERFIT | {"load_best_model_at_end": True, "save_steps": 4}
@@ -105,7 +105,7 @@ def test_killed_and_resumed_it_keeps_the_same_best(
 
 def test_losses_go_to_tensorboard(
     tiny_phi3: Path,
-    phrases: Path,  # noqa: F811
+    phrases: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -120,7 +120,7 @@ def test_losses_go_to_tensorboard(
     assert adapter_bytes(reported) == adapter_bytes(plain), "what is told changes no result"
 
 
-def test_what_is_told_and_where_is_not_in_the_key(phrases: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_what_is_told_and_where_is_not_in_the_key(phrases: Path, tmp_path: Path) -> None:
     def key(**training: Any) -> Any:
         return lora_step(phrases, training).key_form(lambda path: path.name)
 
@@ -130,7 +130,7 @@ def test_what_is_told_and_where_is_not_in_the_key(phrases: Path, tmp_path: Path)
 
 
 def test_a_tracker_that_is_not_installed(
-    phrases: Path,  # noqa: F811
+    phrases: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     there = passes.installed_version
@@ -155,12 +155,12 @@ def test_a_tracker_that_is_not_installed(
         ({"report_to": ("tensorboard",)}, "tensorboard needs logging_dir"),
     ],
 )
-def test_what_does_not_fit_together(training: Any, words: str, phrases: Path) -> None:  # noqa: F811
+def test_what_does_not_fit_together(training: Any, words: str, phrases: Path) -> None:
     with pytest.raises(ValueError, match=words):
         lora_step(phrases, training)
 
 
-def test_every_argument_reaches_the_trainer(phrases: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_every_argument_reaches_the_trainer(phrases: Path, tmp_path: Path) -> None:
     asked = {
         "label_smoothing_factor": 0.1,
         "neftune_noise_alpha": 5.0,
@@ -187,7 +187,7 @@ def test_every_argument_reaches_the_trainer(phrases: Path, tmp_path: Path) -> No
 def test_arguments_that_change_what_is_learnt(
     training: dict[str, Any],
     tiny_phi3: Path,
-    phrases: Path,  # noqa: F811
+    phrases: Path,
     tmp_path: Path,
 ) -> None:
     steps = {"max_steps": 4, "learning_rate": 5e-3}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from tiny_models import END, make_tokenizer
+from transformers import AutoTokenizer
 
 from drupe.cli import main
 from drupe.config.load import load
@@ -124,6 +125,44 @@ def test_nothing_left_to_train_on(tmp_path: Path, model: Path) -> None:
     assert (level, what) == ("blocker", "8 rows leave no sample of 500 tokens to train on")
 
 
+def with_token(model: Path, folder: Path, token: str, *, ends: bool) -> Path:
+    """Return a copy of a model whose tokenizer has one token more than there are embeddings."""
+    shutil.copytree(model, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"eos_token" if ends else "pad_token": token})
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_token_without_embedding_is_told_before_the_run(
+    tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = with_token(tiny_phi3, tmp_path / "model", "<|done|>", ends=True)
+    file = config(tmp_path, model, training(tmp_path))
+    assert main(["plan", file]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        'lora (rows): tokenizer: gives the data the token 400 ("<|done|>"), but the model has '
+        "embeddings for 400 tokens, 0 to 399 Take the model's own tokenizer, or remove the token"
+    ) in told
+
+
+def test_a_token_without_embedding_that_no_row_has(tmp_path: Path, tiny_phi3: Path) -> None:
+    model = with_token(tiny_phi3, tmp_path / "model", "<|fill|>", ends=False)
+    words = 'the tokenizer goes up to 400 ("<|fill|>"), the model has embeddings for 400'
+    assert seen(tmp_path, model, training(tmp_path)) == [("note", words)]
+    rows = [*ROWS, {"phrase": "<|fill|>", "tone": "joy"}]
+    [(level, what)] = seen(tmp_path, model, training(tmp_path, rows))
+    assert level == "blocker"
+    assert what.startswith('tokenizer: gives the data the token 400 ("<|fill|>"), but the model')
+    cut = training(tmp_path, [*ROWS, {"phrase": "word " * 99, "tone": "<|fill|>"}])
+    preprocess = cut.train_data_config.pre_process_data_config
+    alone = preprocess.model_copy(update={"strategy": "line-by-line", "pad_to_max_len": False})
+    data = cut.train_data_config.model_copy(update={"pre_process_data_config": alone})
+    found = seen(tmp_path, model, cut.model_copy(update={"train_data_config": data}))
+    assert found == [("note", words)], "what is cut off is not learnt from"
+
+
 def config(folder: Path, model: Path, step: LoRA) -> str:
     """Write a config of the step; return its path."""
     data = json.loads(step.train_data_config.model_dump_json(exclude={"part"}))
@@ -153,6 +192,20 @@ def test_broken_rows_are_told_before_the_run(
     assert main(["run", file]) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / ".drupe-cache" / "work").exists(), "no step was begun"
+
+
+def test_one_row_of_which_finetune_would_hold_one_out(
+    tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The option that is named is one that was not typed, and it is the way out."""
+    (tmp_path / "rows.jsonl").write_text('{"text": "a row of some words"}')
+    words = ["finetune", str(tiny_phi3), "--data", str(tmp_path / "rows.jsonl"), "--plan"]
+    words += ["-o", str(tmp_path / "tuned"), "--strategy", "line-by-line"]
+    assert main(words) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "has 1 row, of which 1 is to be held out: none is left to train on" in told
+    assert "(in drupe finetune: --eval-dataset-size null) holds none out." in told
+    assert main([*words, "--eval-dataset-size", "null"]) == 0
 
 
 def test_samples_are_those_of_the_training(

@@ -15,6 +15,7 @@ from typing import Any
 from drupe.catalog import PASSES
 from drupe.cli.run import add_result_arguments, execute
 from drupe.config.load import load
+from drupe.config.overrides import COMMAND_LINE, field_of
 from drupe.config.schema import Workflow
 from drupe.core.dataset import Dataset, LoadDataset, TextPreprocess
 from drupe.core.declared import Declared
@@ -25,7 +26,7 @@ FORMATS = {".csv": "csv", ".parquet": "parquet"}
 OPTION = "--"
 # A shell hands on the two characters \n as they are; in a config they are the end of a line.
 OF_LINES = ("text_template", "input_template", "output_template", "joiner")
-SOURCE = Path("the command line")  # what stands for a config's file in errors and reports
+SOURCE = Path(COMMAND_LINE)  # what stands for a config's file in errors and reports
 HELD_OUT = 0.1  # of the rows, to measure on, where no others are named
 
 
@@ -66,16 +67,22 @@ def single_job(arguments: argparse.Namespace, registered: str, name: str) -> Wor
         "passes": {name: {"type": registered, **_rows(registered, schema, arguments)}},
         "engine": {"evaluate": "ends"},
     }
-    fields = [
-        f"{place_of(field, schema, name)}={value}" for field, value in fields_of(arguments.fields)
+    given = [
+        (option, place_of(field_of(option), schema, name), value)
+        for option, value in options_of(arguments.fields)
     ]
+    for option, place, _ in given:
+        if place.startswith("data_configs.") and arguments.data is None:
+            what = "is about the rows to train on, and none are named"
+            raise Refused(option, what, "Name them: --data FILE.")
     return load(
         SOURCE,
         target=arguments.target,
         output=arguments.output,
-        settings=[*fields, *arguments.settings],
+        settings=[*(f"{place}={value}" for _, place, value in given), *arguments.settings],
         strict=arguments.strict,
         text=json.dumps(config),
+        typed={place: option for option, place, _ in given},
     )
 
 
@@ -150,8 +157,8 @@ def _rows(registered: str, schema: type[Declared], arguments: argparse.Namespace
     return found
 
 
-def fields_of(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield (name, value) of `--name value`, `--name=value`, `--name a b`, `--name` (true).
+def options_of(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield ("--name", value) of `--name value`, `--name=value`, `--name a b`, `--name` (true).
 
     Raises Refused for a word that stands behind no option.
     """
@@ -160,16 +167,16 @@ def fields_of(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         word = words[place]
         if not word.startswith(OPTION) or word == OPTION:
             raise Refused(f'"{word}"', "belongs to no option", "Write: --name value")
-        name, equals, value = word.removeprefix(OPTION).partition("=")
+        option, equals, value = word.partition("=")
         values = [value] if equals else []
         place += 1
         while not equals and place < len(words) and not words[place].startswith(OPTION):
             values.append(words[place])
             place += 1
-        field = name.replace("-", "_")
         value = _value(values)
-        plain = field in OF_LINES and not value.startswith('"')  # else it is JSON, with its own \n
-        yield field, value.replace("\\n", "\n") if plain else value
+        of_lines = field_of(option) in OF_LINES
+        plain = of_lines and not value.startswith('"')  # else it is JSON, with its own \n
+        yield option, value.replace("\\n", "\n") if plain else value
 
 
 def _value(values: Sequence[str]) -> str:

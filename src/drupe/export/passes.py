@@ -65,6 +65,7 @@ class ExportGenAI(Pass):
     """Write the ONNX folder that ONNX Runtime GenAI loads."""
 
     takes, gives = ("hf",), "onnx-genai"
+    version = 2
     libraries = ("onnxruntime-genai", "onnxruntime", "onnx-ir", "transformers", "torch")
     extra = "cpu"
     preload = EXPORT_PRELOAD

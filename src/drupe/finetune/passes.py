@@ -52,6 +52,7 @@ class LoRA(Pass):
     """Train a low-rank adapter: W + (alpha / r) * B A (Hu et al. 2021, arXiv:2106.09685, 4.1)."""
 
     takes, gives = ("hf",), "hf-adapter"
+    version = 2
     libraries: ClassVar[tuple[str, ...]] = TRAINING_LIBRARIES
     extra = "finetune"
     preload: ClassVar[tuple[str, ...]] = TRAINING_PRELOAD
