@@ -70,6 +70,8 @@ def test_a_config_that_says_nothing_twice_is_no_warning(workspace: Workspace) ->
         ({"optim": "adafactor", "adam_epsilon": 1e-6}, "adam_epsilon", 'optim "adafactor"'),
         ({"eval_steps": 5}, "eval_steps", 'under eval_strategy "no"; write "steps"'),
         ({"eval_steps": 5, "eval_strategy": "epoch"}, "eval_steps", 'eval_strategy "epoch"'),
+        ({"num_train_epochs": 2, "max_steps": 9}, "num_train_epochs", "no effect beside max_steps"),
+        ({"early_stopping_threshold": 0.1}, "early_stopping_threshold", "without early_stopping_p"),
     ],
 )
 def test_training_arguments(

@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerControl, TrainerState
 
 from drupe.checkpoint.load import load_tokenizer
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.core.target import Target
 from drupe.finetune import passes
-from drupe.finetune.best import best_of
+from drupe.finetune.best import Best, best_of
 from drupe.finetune.lora import samples_of, training_arguments
 from drupe.finetune.training_args import TrainingArgs
 from tests.torch.test_lora import adapter_bytes, killed, lora_step, phrases, told, trained  # noqa: F401
@@ -101,6 +101,51 @@ def test_killed_and_resumed_it_keeps_the_same_best(
     resumed, job, _ = trained(step, tiny_phi3, tmp_path, "broken")
     assert job.facts["resumed_from"] == 8
     assert adapter_bytes(resumed) == adapter_bytes(whole)
+
+
+def test_killed_at_its_end_it_keeps_the_same_best(
+    tiny_phi3: Path,
+    phrases: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    training = OVERFIT | {"load_best_model_at_end": True, "save_steps": 4}
+    step = lora_step(phrases, training, eval_dataset_size=0.3)
+    whole, _, _ = trained(step, tiny_phi3, tmp_path)
+    before = adapter_bytes(whole)
+    again, job, _ = trained(step, tiny_phi3, tmp_path)  # in the same scratch: a kill before commit
+    assert job.facts["resumed_from"] == 12, "from before the end: it measures the loss again"
+    assert adapter_bytes(again) == before
+
+
+def test_killed_after_it_stopped_early_it_stops_there_again(
+    tiny_phi3: Path,
+    phrases: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    training = OVERFIT | {"max_steps": 60, "early_stopping_patience": 2, "save_steps": 2}
+    step = lora_step(phrases, training, eval_dataset_size=0.3)
+    whole, first, _ = trained(step, tiny_phi3, tmp_path)
+    before = adapter_bytes(whole)
+    again, job, _ = trained(step, tiny_phi3, tmp_path)
+    assert job.facts["resumed_from"] == first.facts["eval_losses"][-1][0] - 2
+    assert job.facts["eval_losses"] == first.facts["eval_losses"]
+    assert adapter_bytes(again) == before
+
+
+def test_the_threshold_is_about_stopping_alone(tmp_path: Path) -> None:
+    arguments = TrainingArgs(
+        eval_strategy="steps", early_stopping_patience=1, early_stopping_threshold=0.1
+    )
+    job = Job(tmp_path)
+    best = Best.of(arguments, job)
+    assert best is not None
+    control = TrainerControl(should_save=True)
+    history = [{"step": 1, "eval_loss": 1.0}, {"step": 2, "eval_loss": 0.95}]
+    best.on_evaluate(None, TrainerState(log_history=history, global_step=2), control)
+    best.finish(torch.nn.Linear(1, 1))
+    assert control.should_training_stop, "it got better by less than the threshold"
+    assert not control.should_save, "nothing goes on from there"
+    assert job.facts == {"best_step": 2, "best_eval_loss": 0.95}, "the lowest, all the same"
 
 
 def test_losses_go_to_tensorboard(

@@ -16,7 +16,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from drupe.checkpoint.four_bit import Dequantized, round_trip
+from drupe.checkpoint.four_bit import Dequantized, load_four_bit, round_trip
 from drupe.checkpoint.quantized_base import FILE, QuantizedBase, quantized_base
 from drupe.checkpoint.tensors import open_checkpoint
 from drupe.core.errors import DrupeError, Refused
@@ -282,6 +282,22 @@ def test_the_round_trip_is_that_of_the_layer_in_training(
     base = QuantizedBase(quant_type, double_quant, dtype, dtype, ())
     seen = layer(torch.eye(columns, dtype=kind)).T
     assert torch.equal(seen, round_trip(weight, base)), "bit for bit: each product is with 1 and 0"
+
+
+@pytest.mark.parametrize(("quant_type", "double_quant"), [("nf4", True), ("fp4", False)])
+def test_the_layers_are_held_and_multiplied_as_it_was_asked(
+    quant_type: str, double_quant: bool, tiny_phi3: Path
+) -> None:
+    model = Model("hf", tiny_phi3, "")
+    held, products = torch.float32, torch.bfloat16
+    network, told = load_four_bit(model, quant_type, double_quant, held, products)
+    assert told.modules
+    for name in told.modules:
+        layer: Any = network.get_submodule(name)
+        state = layer.weight.quant_state
+        assert layer.weight.dtype == torch.uint8, "two weights a byte"
+        assert (state.quant_type, state.nested) == (quant_type, double_quant)
+        assert (state.dtype, layer.compute_dtype) == (held, products)
 
 
 def test_dequantized_reads_other_tensors_as_they_are(qlora: Model) -> None:

@@ -51,6 +51,7 @@ TRAINING_PRELOAD = (
 class LoRA(Pass):
     """Train a low-rank adapter: W + (alpha / r) * B A (Hu et al. 2021, arXiv:2106.09685, 4.1)."""
 
+    version = 2
     takes, gives = ("hf",), "hf-adapter"
     libraries: ClassVar[tuple[str, ...]] = TRAINING_LIBRARIES
     extra = "finetune"
