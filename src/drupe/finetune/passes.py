@@ -138,6 +138,10 @@ class LoRA(Pass):
         """Return the rows to train on."""
         return self.data()[0]
 
+    def evaluation_rows(self) -> Dataset | None:
+        """Return the rows to measure the loss on."""
+        return self.data()[1]
+
     def work_units(self, model_bytes: int) -> float:
         """Return about how many tokens are trained on, times the bytes of the model."""
         arguments = self.training_args
