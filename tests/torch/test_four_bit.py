@@ -142,12 +142,14 @@ def test_merged_into_a_base_of_half_precision(
     half = tmp_path / "half"
     shutil.copytree(tiny_phi3, half)
     AutoModelForCausalLM.from_pretrained(half, dtype=stored).save_pretrained(half)
-    step = step_of(QLoRA, phrases, torch_dtype="float32", target_modules=("o_proj",))
+    types: Any = {"torch_dtype": "float32", "compute_dtype": "bfloat16"}
+    step = step_of(QLoRA, phrases, **types, target_modules=("o_proj",))
     adapter = adapter_of(step, half, tmp_path)
     merged, score = merged_of(adapter, tmp_path)
     assert score["value"] <= score["bound"]
     quantized = quantized_base(adapter.path)
     assert quantized is not None
+    assert (quantized.dtype, quantized.compute_dtype) == ("float32", "bfloat16")
     expected = round_trip(open_checkpoint(half).read(O_PROJ), quantized)
     assert not torch.equal(open_checkpoint(merged.path).read(O_PROJ).float(), expected)
     alone = open_checkpoint(merged.path).read(QKV_PROJ)

@@ -117,6 +117,8 @@ def test_an_adapter_with_its_facts(tiny_phi3: Path, phrases: Path, tmp_path: Pat
     weights = load_file(out / "adapter_model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     assert any(weight.any() for name, weight in weights.items() if "lora_B" in name)
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (4, 8, 0.05)
     facts = job.facts
     assert (facts["samples"], facts["eval_samples"], facts["threads"]) == (6, 2, 1)
     assert facts["trainable_parameters"] == sum(weight.numel() for weight in weights.values())

@@ -252,6 +252,31 @@ def test_rows_that_are_trained_on_and_measured_on(tiny_phi3: Path, tmp_path: Pat
     assert warned == ["2 of the 3 rows of test are trained on as well"]
 
 
+def test_a_plan_looks_at_the_rows_that_a_training_measures_on(
+    tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training(tmp_path)
+    names = ("rows", "same")
+    job = {
+        "input_model": {"type": "HfModel", "model_path": str(tiny_phi3)},
+        "data_configs": [
+            {
+                "name": name,
+                "load_dataset_config": {"data_files": "rows.jsonl", "split": split},
+                "pre_process_data_config": {"text_template": TEMPLATE, "max_seq_len": 16},
+            }
+            for name, split in zip(names, ("train", "train[:3]"), strict=True)
+        ],
+        "passes": {
+            "lora": {"type": "LoRA", "train_data_config": "rows", "eval_data_config": "same"}
+        },
+        "engine": {"evaluate": "none"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(job))
+    assert main(["plan", str(tmp_path / "config.json")]) == 0
+    assert "3 of the 3 rows of same are trained on as well" in capsys.readouterr().out
+
+
 def rows_of(folder: Path, name: str, rows: list[dict[str, Any]], **fields: Any) -> Dataset:
     file = folder / f"{name}.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
