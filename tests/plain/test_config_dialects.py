@@ -153,6 +153,11 @@ CASES: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
         data({"source_max_len": 7, "corpus_strategy": "join"}),
         data({"max_seq_len": 7, "strategy": "join", "joiner": None}),
     ),
+    "N15 nothing stood between rows, however they were joined": (
+        ["N6", "N15"],
+        data({"corpus_strategy": "join-sliding-window", "stride": 2}),
+        data({"strategy": "join-sliding-window", "stride": 2, "joiner": None}),
+    ),
     "N6 LoRA": (
         ["N6", "N6", "N6", "N6", "N15"],
         lora(

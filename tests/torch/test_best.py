@@ -19,7 +19,7 @@ from drupe.core.model import Model
 from drupe.core.target import Target
 from drupe.finetune import passes
 from drupe.finetune.best import Best, best_of
-from drupe.finetune.lora import samples_of, training_arguments
+from drupe.finetune.lora import samples_of
 from drupe.finetune.training_args import TrainingArgs
 from tests.torch.test_lora import adapter_bytes, killed, lora_step, phrases, told, trained  # noqa: F401
 
@@ -203,21 +203,6 @@ def test_a_tracker_that_is_not_installed(
 def test_what_does_not_fit_together(training: Any, words: str, phrases: Path) -> None:  # noqa: F811
     with pytest.raises(ValueError, match=words):
         lora_step(phrases, training)
-
-
-def test_every_argument_reaches_the_trainer(phrases: Path, tmp_path: Path) -> None:  # noqa: F811
-    asked = {
-        "label_smoothing_factor": 0.1,
-        "neftune_noise_alpha": 5.0,
-        "lr_scheduler_type": "cosine_with_restarts",
-        "lr_scheduler_kwargs": {"num_cycles": 2},
-        "run_name": "mine",
-    }
-    step = lora_step(phrases, asked)
-    handed = training_arguments(step, tmp_path, torch.float32, evaluates=False)
-    for name, value in asked.items():
-        assert getattr(handed, name) == value, name
-    assert TrainingArgs(report_to="none").report_to == ()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tiny_models import CONTEXT_LENGTH, make_tiny_phi3
 
-from drupe.config.dialects.trainer import TRAINING
 from drupe.core.dataset import Dataset, LoadDataset, TextPreprocess
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
@@ -400,21 +398,3 @@ def test_the_processors_flags_decide(tmp_path: Path, listing: str, computes: boo
     file.write_text(listing)
     assert lora.cpu_computes_bfloat16(file) is computes
     assert lora.cpu_computes_bfloat16(tmp_path / "absent") is False
-
-
-def test_every_training_argument_is_one_of_transformers() -> None:
-    known = {field.name for field in dataclasses.fields(transformers.TrainingArguments)}
-    # What Best and tell_trackers do: transformers has no argument for it.
-    ours = {"early_stopping_patience", "early_stopping_threshold", "logging_dir"}
-    assert set(TrainingArgs.model_fields) - known == ours
-    assert known - set(TrainingArgs.model_fields) - set(TRAINING) == set(), "each has its sentence"
-
-
-def test_every_training_argument_is_handed_on(phrases: Path, tmp_path: Path) -> None:
-    step = lora_step(phrases, {"save_steps": 7, "eval_strategy": "steps", "eval_steps": 5})
-    handed = lora.training_arguments(step, tmp_path, torch.float32, evaluates=True)
-    ours = {"early_stopping_patience", "early_stopping_threshold", "logging_dir", "optim"}
-    for name, value in step.training_args.model_dump(exclude=ours).items():
-        assert (getattr(handed, name) or None) == (value or None), name
-    assert handed.optim == "adamw_torch_fused"
-    assert handed.report_to == []
