@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from drupe.config.dialects import Note, upgrade
+from drupe.config.dialects.harmless import LORA
 from drupe.config.dialects.known import Refusal
 from drupe.config.dialects.trainer import TRAINING
 from drupe.config.source import Map, read
@@ -344,6 +345,17 @@ def test_what_the_trainer_cannot_be_asked_for_is_a_fault(name: str, upgraded: An
     assert fault == Note("N14", "config.json:6", text, "fault", known.remedy)
     (note,) = upgraded(lora({"training_args": {name: None}}))[1]
     assert note.level == "note", "null asks for nothing"
+
+
+@pytest.mark.parametrize(("name", "value"), [("modules_to_save", ["lm_head"]), ("bias", "all")])
+def test_what_an_adapter_cannot_be_asked_for_is_a_fault(
+    name: str, value: Any, upgraded: Any
+) -> None:
+    (fault,) = upgraded(lora({name: value}))[1]
+    known = LORA[name]
+    assert isinstance(known, Refusal)
+    assert (fault.level, fault.remedy) == ("fault", known.remedy)
+    assert fault.text.startswith(f"passes.lora.{name} {known.what}")
 
 
 def test_what_the_trainer_does_otherwise_is_a_warning(upgraded: Any) -> None:

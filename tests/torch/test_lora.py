@@ -125,8 +125,9 @@ def test_an_adapter_with_its_facts(tiny_phi3: Path, phrases: Path, tmp_path: Pat
     assert facts["resumed_from"] is None
     assert facts["tokens"] > 100
     json.dumps(facts)
-    last = [event for event in events if event["event"] == "progress"][-1]
+    *_, last = (event for event in events if event["event"] == "progress")
     assert (last["what"], last["done"], last["total"], last["unit"]) == ("training", 6, 6, "steps")
+    assert last["loss"] == facts["losses"][-2][1], "live: as it was told last"
 
 
 def test_the_adapter_names_nothing_of_this_machine(
