@@ -269,6 +269,15 @@ def test_what_is_about_samples_is_in_no_metrics_key(metric: Any) -> None:
     assert form(text_template="{tone}") != form()
 
 
+def test_a_users_script_is_in_the_key_by_its_content() -> None:
+    own = TextPreprocess(
+        text_formatting_func="text", user_script=Path("mine.py"), script_dir=Path("beside")
+    )
+    form = own.key_form(lambda path: f"the content of {path}")
+    assert form["user_script"] == {"content": "the content of mine.py"}
+    assert form["script_dir"] == {"content": "the content of beside"}
+
+
 def test_columns_beside_a_template_are_in_no_key() -> None:
     assert dataset(text_cols=("tone",)).key_form(digest) == dataset().key_form(digest)
     one, two = (dataset(text_template=None, text_cols=(name,)) for name in ("one", "two"))
