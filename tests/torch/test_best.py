@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
 from training import adapter_bytes, lora_step, told, trained
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerControl, TrainerState
 
 from drupe.checkpoint.load import load_tokenizer
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.core.target import Target
 from drupe.finetune import passes
-from drupe.finetune.best import best_of
-from drupe.finetune.lora import samples_of, training_arguments
+from drupe.finetune.best import Best, best_of
+from drupe.finetune.lora import samples_of
 from drupe.finetune.training_args import TrainingArgs
 
 # So high a rate that the loss on other rows falls and rises again.
@@ -103,6 +103,51 @@ def test_killed_and_resumed_it_keeps_the_same_best(
     assert adapter_bytes(resumed) == adapter_bytes(whole)
 
 
+def test_killed_at_its_end_it_keeps_the_same_best(
+    tiny_phi3: Path,
+    phrases: Path,
+    tmp_path: Path,
+) -> None:
+    training = OVERFIT | {"load_best_model_at_end": True, "save_steps": 4}
+    step = lora_step(phrases, training, eval_dataset_size=0.3)
+    whole, _, _ = trained(step, tiny_phi3, tmp_path)
+    before = adapter_bytes(whole)
+    again, job, _ = trained(step, tiny_phi3, tmp_path)  # in the same scratch: a kill before commit
+    assert job.facts["resumed_from"] == 12, "from before the end: it measures the loss again"
+    assert adapter_bytes(again) == before
+
+
+def test_killed_after_it_stopped_early_it_stops_there_again(
+    tiny_phi3: Path,
+    phrases: Path,
+    tmp_path: Path,
+) -> None:
+    training = OVERFIT | {"max_steps": 60, "early_stopping_patience": 2, "save_steps": 2}
+    step = lora_step(phrases, training, eval_dataset_size=0.3)
+    whole, first, _ = trained(step, tiny_phi3, tmp_path)
+    before = adapter_bytes(whole)
+    again, job, _ = trained(step, tiny_phi3, tmp_path)
+    assert job.facts["resumed_from"] == first.facts["eval_losses"][-1][0] - 2
+    assert job.facts["eval_losses"] == first.facts["eval_losses"]
+    assert adapter_bytes(again) == before
+
+
+def test_the_threshold_is_about_stopping_alone(tmp_path: Path) -> None:
+    arguments = TrainingArgs(
+        eval_strategy="steps", early_stopping_patience=1, early_stopping_threshold=0.1
+    )
+    job = Job(tmp_path)
+    best = Best.of(arguments, job)
+    assert best is not None
+    control = TrainerControl(should_save=True)
+    history = [{"step": 1, "eval_loss": 1.0}, {"step": 2, "eval_loss": 0.95}]
+    best.on_evaluate(None, TrainerState(log_history=history, global_step=2), control)
+    best.finish(torch.nn.Linear(1, 1))
+    assert control.should_training_stop, "it got better by less than the threshold"
+    assert not control.should_save, "nothing goes on from there"
+    assert job.facts == {"best_step": 2, "best_eval_loss": 0.95}, "the lowest, all the same"
+
+
 def test_losses_go_to_tensorboard(
     tiny_phi3: Path,
     phrases: Path,
@@ -158,21 +203,6 @@ def test_a_tracker_that_is_not_installed(
 def test_what_does_not_fit_together(training: Any, words: str, phrases: Path) -> None:
     with pytest.raises(ValueError, match=words):
         lora_step(phrases, training)
-
-
-def test_every_argument_reaches_the_trainer(phrases: Path, tmp_path: Path) -> None:
-    asked = {
-        "label_smoothing_factor": 0.1,
-        "neftune_noise_alpha": 5.0,
-        "lr_scheduler_type": "cosine_with_restarts",
-        "lr_scheduler_kwargs": {"num_cycles": 2},
-        "run_name": "mine",
-    }
-    step = lora_step(phrases, asked)
-    handed = training_arguments(step, tmp_path, torch.float32, evaluates=False)
-    for name, value in asked.items():
-        assert getattr(handed, name) == value, name
-    assert TrainingArgs(report_to="none").report_to == ()
 
 
 @pytest.mark.parametrize(

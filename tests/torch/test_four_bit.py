@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from training import adapter_bytes, lora_step, trained
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from drupe.checkpoint.four_bit import Dequantized, round_trip
+from drupe.checkpoint.four_bit import Dequantized, load_four_bit, round_trip
 from drupe.checkpoint.quantized_base import FILE, QuantizedBase, quantized_base
 from drupe.checkpoint.tensors import open_checkpoint
 from drupe.core.errors import DrupeError, Refused
@@ -142,12 +142,14 @@ def test_merged_into_a_base_of_half_precision(
     half = tmp_path / "half"
     shutil.copytree(tiny_phi3, half)
     AutoModelForCausalLM.from_pretrained(half, dtype=stored).save_pretrained(half)
-    step = step_of(QLoRA, phrases, torch_dtype="float32", target_modules=("o_proj",))
+    types: Any = {"torch_dtype": "float32", "compute_dtype": "bfloat16"}
+    step = step_of(QLoRA, phrases, **types, target_modules=("o_proj",))
     adapter = adapter_of(step, half, tmp_path)
     merged, score = merged_of(adapter, tmp_path)
     assert score["value"] <= score["bound"]
     quantized = quantized_base(adapter.path)
     assert quantized is not None
+    assert (quantized.dtype, quantized.compute_dtype) == ("float32", "bfloat16")
     expected = round_trip(open_checkpoint(half).read(O_PROJ), quantized)
     assert not torch.equal(open_checkpoint(merged.path).read(O_PROJ).float(), expected)
     alone = open_checkpoint(merged.path).read(QKV_PROJ)
@@ -282,6 +284,22 @@ def test_the_round_trip_is_that_of_the_layer_in_training(
     base = QuantizedBase(quant_type, double_quant, dtype, dtype, ())
     seen = layer(torch.eye(columns, dtype=kind)).T
     assert torch.equal(seen, round_trip(weight, base)), "bit for bit: each product is with 1 and 0"
+
+
+@pytest.mark.parametrize(("quant_type", "double_quant"), [("nf4", True), ("fp4", False)])
+def test_the_layers_are_held_and_multiplied_as_it_was_asked(
+    quant_type: str, double_quant: bool, tiny_phi3: Path
+) -> None:
+    model = Model("hf", tiny_phi3, "")
+    held, products = torch.float32, torch.bfloat16
+    network, told = load_four_bit(model, quant_type, double_quant, held, products)
+    assert told.modules
+    for name in told.modules:
+        layer: Any = network.get_submodule(name)
+        state = layer.weight.quant_state
+        assert layer.weight.dtype == torch.uint8, "two weights a byte"
+        assert (state.quant_type, state.nested) == (quant_type, double_quant)
+        assert (state.dtype, layer.compute_dtype) == (held, products)
 
 
 def test_dequantized_reads_other_tensors_as_they_are(qlora: Model) -> None:

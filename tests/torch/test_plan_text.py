@@ -332,9 +332,7 @@ def test_conversations_whose_answers_are_cut(
 
 def test_rows_that_are_trained_on_and_measured_on(tiny_phi3: Path, tmp_path: Path) -> None:
     def named(name: str, texts: list[str]) -> Dataset:
-        file = tmp_path / f"{name}.jsonl"
-        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-        return Dataset(name=name, load_dataset_config=LoadDataset(data_files=file))
+        return rows_of(tmp_path, name, [{"text": text} for text in texts])
 
     trained_on = named("train", [f"row {n}" for n in range(40)])
     others = [named("test", ["row 3", "new", "row 5"]), named("clean", ["other"]), trained_on]
@@ -344,6 +342,76 @@ def test_rows_that_are_trained_on_and_measured_on(tiny_phi3: Path, tmp_path: Pat
         if "rows of" in what
     ]
     assert warned == ["2 of the 3 rows of test are trained on as well"]
+
+
+def test_a_plan_looks_at_the_rows_that_a_training_measures_on(
+    tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training(tmp_path)
+    names = ("rows", "same")
+    job = {
+        "input_model": {"type": "HfModel", "model_path": str(tiny_phi3)},
+        "data_configs": [
+            {
+                "name": name,
+                "load_dataset_config": {"data_files": "rows.jsonl", "split": split},
+                "pre_process_data_config": {"text_template": TEMPLATE, "max_seq_len": 16},
+            }
+            for name, split in zip(names, ("train", "train[:3]"), strict=True)
+        ],
+        "passes": {
+            "lora": {"type": "LoRA", "train_data_config": "rows", "eval_data_config": "same"}
+        },
+        "engine": {"evaluate": "none"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(job))
+    assert main(["plan", str(tmp_path / "config.json")]) == 0
+    assert "3 of the 3 rows of same are trained on as well" in capsys.readouterr().out
+
+
+def rows_of(folder: Path, name: str, rows: list[dict[str, Any]], **fields: Any) -> Dataset:
+    file = folder / f"{name}.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Dataset(
+        name=name,
+        load_dataset_config=LoadDataset(data_files=file),
+        pre_process_data_config=TextPreprocess(**fields),
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "both"),
+    [("{q} -> {a}", 1), ("Q: {q}", 2), ("{q} of {about}", 0)],
+)
+def test_the_same_row_in_other_words(
+    template: str, both: int, tiny_phi3: Path, tmp_path: Path
+) -> None:
+    """Of question, answer and a third: what both read, where one of them reads no more."""
+    rows = [{"q": f"row {n}", "a": "yes" if n % 2 else "no", "about": "x"} for n in range(9)]
+    trained_on = rows_of(tmp_path, "train", rows, text_template="### {q}: {a}")
+    others = [{**rows[3], "about": "y"}, {**rows[4], "a": "yes"}, {**rows[5], "q": "new"}]
+    measured = rows_of(tmp_path, "test", others, text_template=template)
+    found = list(lint(trained_on, tiny_phi3, tmp_path, [measured]))
+    warned = [what for _, what, _ in found if "trained on as well" in what]
+    assert warned == ([f"{both} of the 3 rows of test are trained on as well"] if both else [])
+
+
+def test_rows_that_are_held_out_and_there_twice(tiny_phi3: Path, tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, "twins", [{"text": f"row {n // 2}"} for n in range(40)])
+    step = LoRA(train_data_config=rows, eval_dataset_size=2)
+    train, held_out = step.training_rows(), step.evaluation_rows()
+    assert train is not None
+    assert held_out is not None
+    (told,) = [
+        found
+        for found in lint(train, tiny_phi3, tmp_path, [held_out])
+        if "trained on as well" in found[1]
+    ]
+    assert told == (
+        "warning",
+        "2 of the 2 rows that are held out of twins are trained on as well",
+        "Leave out what is there twice.",
+    )
 
 
 def test_a_users_script_is_named_and_not_run(tiny_phi3: Path, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def lint(
         yield "note", f"is read as {form.name}, by its columns", ""
     examples = load.examples(dataset, rows, _chat_tokenizer(model, form))
     texts = _texts(examples)
-    yield from overlap(texts, dataset, others, model, scratch)
+    yield from overlap(Read(dataset, rows, form, texts), others, model, scratch)
     yield from end_of_text(texts, form, preprocess, reading)
     yield from answers_cut(examples, form, preprocess, reading)
     yield from samples_left(texts, form, preprocess, reading)
@@ -131,11 +131,25 @@ def _texts(examples: Iterable[Sequence[Segment]]) -> list[str]:
     return ["".join(segment.text for segment in example) for example in examples]
 
 
+@dataclass(frozen=True)
+class Read:
+    """The rows of a data config, as they are and as texts."""
+
+    dataset: Dataset
+    rows: Any
+    form: RowForm
+    texts: list[str]
+
+    def values(self, columns: Sequence[str]) -> list[str]:
+        """Return what each row has in these columns."""
+        return [json.dumps(row, default=str) for row in self.rows.select_columns(list(columns))]
+
+
 def overlap(
-    texts: list[str], dataset: Dataset, others: Sequence[Dataset], model: Path, scratch: Path
+    trained: Read, others: Sequence[Dataset], model: Path, scratch: Path
 ) -> Iterator[Found]:
     """Yield where rows that are measured on are trained on: memory would be measured."""
-    trained = set(texts)
+    dataset = trained.dataset
     for other in others:
         if other.model_copy(update={"name": dataset.name}) == dataset:
             continue  # no others are named, and the plan tells that
@@ -143,15 +157,31 @@ def overlap(
             continue
         rows = load.rows(other, scratch)
         form = load.form_of(other, rows)
-        found = _texts(load.examples(other, rows, _chat_tokenizer(model, form)))
-        both = sum(text in trained for text in found)
-        if both:
-            what = f"{both} of the {len(found)} rows of {other.name} are trained on as well"
-            yield (
-                "warning",
-                what,
-                f"Memory would be measured: take them out of {other.name}.",
-            )
+        texts = _texts(load.examples(other, rows, _chat_tokenizer(model, form)))
+        both = sum(_in_both(trained, Read(other, rows, form, texts)))
+        if both and other.part is not None:
+            what = f"{both} of the {len(texts)} rows that are held out of {other.name} are"
+            yield "warning", f"{what} trained on as well", "Leave out what is there twice."
+        elif both:
+            what = f"{both} of the {len(texts)} rows of {other.name} are trained on as well"
+            yield "warning", what, f"Memory would be measured: take them out of {other.name}."
+
+
+def _in_both(trained: Read, measured: Read) -> list[bool]:
+    """Return of each row that is measured on whether it is trained on.
+
+    It is where its text is; or, since two templates may word one row, where the columns are equal
+    that both read, if they are all that one of the two reads.
+    """
+    texts = set(trained.texts)
+    found = [text in texts for text in measured.texts]
+    ours, theirs = set(trained.form.columns), set(measured.form.columns)
+    shared = sorted(ours & theirs)
+    if shared and set(shared) in (ours, theirs):
+        values = set(trained.values(shared))
+        pairs = zip(found, measured.values(shared), strict=True)
+        found = [same or value in values for same, value in pairs]
+    return found
 
 
 def answers_cut(

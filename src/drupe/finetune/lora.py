@@ -61,6 +61,9 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     train_data, eval_data = cut_to_context(step, model, job)
     trains, most = samples_of(train_data, tokenizer, job)
     evals, _ = samples_of(eval_data, tokenizer, job) if eval_data else ([], 0)
+    if train_data.pre_process_data_config.chat_template is not None:
+        # The tuned model is asked as it was taught: the template goes on with its tokenizer.
+        tokenizer.chat_template = train_data.pre_process_data_config.chat_template
     adapted, quantized = _adapted(step, model, dtype, job)
     vocabulary = adapted.get_input_embeddings().weight.shape[0]
     corpus.check_vocabulary([*trains, *evals], tokenizer, vocabulary)

@@ -58,7 +58,7 @@ def _look(planned: Plan, step: Step, rows: Dataset) -> Iterator[Finding]:
     asked = {
         "dataset": _json(rows),
         "model": str(model),
-        "others": [_json(other) for other in _measured_on(planned)],
+        "others": [_json(other) for other in _measured_on(planned, step)],
     }
     where = f"{step.name} ({rows.name})"
     try:
@@ -74,9 +74,10 @@ def _json(dataset: Dataset) -> Any:
     return json.loads(dataset.model_dump_json())
 
 
-def _measured_on(planned: Plan) -> list[Dataset]:
-    """Return the data that the metrics read, each once."""
-    found = []
+def _measured_on(planned: Plan, trains: Step) -> list[Dataset]:
+    """Return the data that a training and the metrics measure on, each once."""
+    own = trains.operation.evaluation_rows() if isinstance(trains.operation, Pass) else None
+    found = [] if own is None else [own]
     for step in planned.steps:
         data = getattr(step.operation, "data_config", None)
         if step.role == "metric" and isinstance(data, Dataset) and data not in found:
