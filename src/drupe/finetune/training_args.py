@@ -155,6 +155,8 @@ class TrainingArgs(Declared):
             why = "has no effect without early_stopping_patience"
             idle.append(Idle(("early_stopping_threshold",), why))
         if self.eval_strategy == "steps" and 0 < self.max_steps < (self.eval_steps or 0):
-            why = f"is more than max_steps ({self.max_steps}): the loss is never measured"
-            idle.append(Idle(("eval_steps",), f"{why}; write fewer"))
+            why = (
+                f"is more than max_steps ({self.max_steps}): the loss is measured once, at the end"
+            )
+            idle.append(Idle(("eval_steps",), why))
         return idle

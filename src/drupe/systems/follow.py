@@ -192,7 +192,7 @@ def _error(spec: StepSpec, folder: Path, step: _Step, last: Polled) -> StepError
         )
         return StepError(where, step.failed["what"], remedy)
     if last.status == -9 and step.peak_bytes:
-        held = f" (it held {step.peak_bytes / 2**30:.1f} GiB at its peak)"
+        held = f" (it held {step.peak_bytes / 10**9:.1f} GB at its peak)"
     else:
         held = ""
     unsaid = " without having done the step" if last.status == 0 else ""
