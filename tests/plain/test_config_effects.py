@@ -269,6 +269,12 @@ def test_what_is_about_samples_is_in_no_metrics_key(metric: Any) -> None:
     assert form(text_template="{tone}") != form()
 
 
+def test_a_folder_that_is_written_to_is_no_input() -> None:
+    arguments = TrainingArgs(report_to="tensorboard", logging_dir=Path("not there yet"))
+    assert arguments.input_paths() == []
+    assert arguments.key_form(str) == TrainingArgs().key_form(str)
+
+
 def test_a_users_script_is_in_the_key_by_its_content() -> None:
     own = TextPreprocess(
         text_formatting_func="text", user_script=Path("mine.py"), script_dir=Path("beside")

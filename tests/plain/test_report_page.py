@@ -405,8 +405,13 @@ def luminance(colour: str) -> float:
 
 
 def test_text_can_be_read_on_its_ground_in_light_dark_and_print() -> None:
-    schemes = re.findall(r":root \{(.*?)\}", STYLE.read_text(), re.DOTALL)
-    assert len(schemes) == 3
+    found = re.findall(
+        r"(?:@media ([^{]*?) \{\s*)?:root \{(.*?)\}", STYLE.read_text(encoding="utf-8"), re.DOTALL
+    )
+    media, schemes = zip(*found, strict=True)
+    assert media == ("", "(prefers-color-scheme: dark)", "print")
+    grounds = [re.findall(r"--ground: #(\w{2})", scheme)[0] for scheme in schemes]
+    assert [int(ground, 16) > 127 for ground in grounds] == [True, False, True]
     for scheme in schemes:
         colours = dict(re.findall(r"--(\w+): (#\w{6});", scheme))
         for ground in ("ground", "card", "wash"):

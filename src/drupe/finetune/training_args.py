@@ -127,8 +127,11 @@ class TrainingArgs(Declared):
         return self
 
     def key_form(self, digest: Callable[[Path], str]) -> Any:
-        """Return the key form without what changes no result."""
-        form = super().key_form(digest)
+        """Return the key form without what changes no result.
+
+        logging_dir is written to, and need not be there: it is no input.
+        """
+        form = super(TrainingArgs, self.model_copy(update={"logging_dir": None})).key_form(digest)
         return {name: value for name, value in form.items() if name not in OF_NO_RESULT}
 
     def without_effect(self) -> list[Idle]:
