@@ -17,8 +17,9 @@ from training import adapter_bytes, lora_step, told, trained
 
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
+from drupe.core.target import Target
 from drupe.finetune import lora, training_checkpoints
-from drupe.finetune.training_args import TrainingArgs
+from drupe.finetune.training_args import BITSANDBYTES_OPTIMIZERS, TrainingArgs
 
 # What comes out
 
@@ -336,6 +337,25 @@ def test_every_training_argument_is_one_of_transformers() -> None:
     # What Best and tell_trackers do: transformers has no argument for it.
     ours = {"early_stopping_patience", "early_stopping_threshold", "logging_dir"}
     assert set(TrainingArgs.model_fields) - known == ours
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="they run on a GPU")
+@pytest.mark.parametrize("name", BITSANDBYTES_OPTIMIZERS)
+def test_an_optimizer_of_a_gpu_is_refused_without_one(
+    name: str, phrases: Path, tmp_path: Path
+) -> None:
+    step = lora_step(phrases, {"optim": name})
+    refused = step.refusal("hf", Target())
+    assert refused is not None
+    words = f'training_args.optim: is "{name}", which needs an NVIDIA GPU, a torch for it and bits'
+    assert str(refused).startswith(words)
+    with pytest.raises(DrupeError, match=f'is "{name}", which needs a GPU, and torch finds none'):
+        lora.training_arguments(step, tmp_path, torch.float32, evaluates=False)
+
+
+@pytest.mark.parametrize("name", BITSANDBYTES_OPTIMIZERS)
+def test_transformers_knows_each_optimizer(name: str) -> None:
+    assert name in {each.value for each in transformers.training_args.OptimizerNames}
 
 
 def test_every_training_argument_is_handed_on(phrases: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from drupe.data.strategies import longest
 from drupe.finetune.best import Best
 from drupe.finetune.passes import DoRA, LoftQ, LoRA, QLoRA
 from drupe.finetune.target_modules import ALL_LINEAR, missing_module
-from drupe.finetune.training_args import TrainingArgs
+from drupe.finetune.training_args import BITSANDBYTES_OPTIMIZERS, TrainingArgs
 from drupe.finetune.training_checkpoints import Checkpoints, last_whole_checkpoint
 
 WHERE = "LoRA"
@@ -261,6 +261,12 @@ def training_arguments(
     else:
         fields["save_strategy"] = "no"  # Checkpoints asks for one now and then
     on_gpu = torch.cuda.is_available()
+    if fields["optim"] in BITSANDBYTES_OPTIMIZERS and not on_gpu:  # what the key says is what runs
+        raise DrupeError(
+            f"{WHERE}.training_args.optim",
+            f'is "{fields["optim"]}", which needs a GPU, and torch finds none',
+            'Write "auto", or look at what `drupe doctor` says of the machine.',
+        )
     return transformers.TrainingArguments(
         **fields,
         output_dir=str(folder),
