@@ -334,7 +334,7 @@ def test_the_processors_flags_decide(tmp_path: Path, listing: str, computes: boo
 
 def test_every_training_argument_is_one_of_transformers() -> None:
     known = {field.name for field in dataclasses.fields(transformers.TrainingArguments)}
-    # What Best and tell_trackers do: transformers has no argument for it.
+    # What Best and trackers.py do: transformers has no argument for it.
     ours = {"early_stopping_patience", "early_stopping_threshold", "logging_dir"}
     assert set(TrainingArgs.model_fields) - known == ours
 
