@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from drupe.checkpoint.quantized_base import quantized_base
+from drupe.core.accelerator import has_bitsandbytes_optimizers
 from drupe.core.dataset import Dataset, HeldOut, Names, Part
 from drupe.core.effects import Idle
 from drupe.core.errors import DrupeError, Refused
@@ -27,7 +28,7 @@ from drupe.finetune.target_modules import (
     missing_module,
     tied_module,
 )
-from drupe.finetune.training_args import TrainingArgs
+from drupe.finetune.training_args import BITSANDBYTES_OPTIMIZERS, TrainingArgs
 
 Base = Literal["auto", "original", "dequantized"]
 CHARACTERS_A_TOKEN = 4  # of English; what else a file of rows holds evens out the rest
@@ -92,7 +93,14 @@ class LoRA(Pass):
         return self
 
     def refusal(self, kind: str, target: Target) -> Refused | None:
-        """Refuse trackers that are not installed."""
+        """Refuse trackers that are not installed, and optimizers that do not run here."""
+        optimizer = self.training_args.optim
+        if optimizer in BITSANDBYTES_OPTIMIZERS and not has_bitsandbytes_optimizers():
+            return Refused(
+                "training_args.optim",
+                f'is "{optimizer}", which needs an NVIDIA GPU, a torch for it and bitsandbytes',
+                'Write "auto", or train where they are.',
+            )
         for name in self.training_args.report_to:
             if not any(map(installed_version, DISTRIBUTIONS[name])):
                 what = f"names {name}, which is not installed"
