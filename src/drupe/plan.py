@@ -315,17 +315,8 @@ class _Chain:
     ) -> None:
         with self._blockers:
             operation = _with_rows_here(operation)
-        kind = self._kinds[reads[0]]
         environment = self._environment(system)
-        refusal = operation.refusal(kind, self._workflow.target)
-        refusal = refusal or operation.refusal_in(environment)
-        if reads[0] == INPUT and not self._source.found and kind not in operation.takes:
-            refusal = None  # what is not there is of no kind: one fault, not two
-        if refusal is None and self._source.found:
-            refusal = operation.refusal_of_source(self._source.model)
-            maker = self._makers.get(reads[0])
-            if refusal is None and maker is not None:
-                refusal = operation.refusal_behind(maker, self._source.model)
+        refusal = self._refusal(operation, reads[0], system)
         if role == "pass":
             self._makers[stage] = operation
         if refusal:
@@ -354,6 +345,22 @@ class _Chain:
         self.steps.append(
             Step(name, role, stage, reads, registered, operation, parents, key, hit, system, parts)
         )
+
+    def _refusal(self, operation: Operation, read: str, system: NamedSystem) -> Refused | None:
+        """Return why an operation cannot work on the stage `read`, or not on that system."""
+        kind, found = self._kinds[read], self._source.found
+        refusal = operation.refusal(kind, self._workflow.target)
+        refusal = refusal or operation.refusal_in(self._environment(system))
+        if refusal is None and system.system.elsewhere:
+            refusal = operation.refusal_elsewhere()
+        if read == INPUT and not found and kind not in operation.takes:
+            refusal = None  # what is not there is of no kind: one fault, not two
+        if refusal is None and found:
+            refusal = operation.refusal_of_source(self._source.model)
+            maker = self._makers.get(read)
+            if refusal is None and maker is not None:
+                refusal = operation.refusal_behind(maker, self._source.model)
+        return refusal
 
     def _environment(self, system: NamedSystem) -> Environment:
         """Return what is installed on a system; what cannot be asked is told once."""
