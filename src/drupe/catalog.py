@@ -1,7 +1,7 @@
 """Every built-in name and where it lives, in the order of the job.
 
 The only place that names the packages below; plug-ins add to it by entry points in the groups
-drupe.passes and drupe.metrics.
+drupe.passes, drupe.metrics and drupe.systems.
 """
 
 from __future__ import annotations
@@ -31,8 +31,17 @@ METRICS = Registry(
         "ExportProof": "drupe.export.passes:ExportProof",
     },
 )
+SYSTEMS = Registry(
+    "systems",
+    {
+        "LocalSystem": "drupe.systems.declarations:LocalSystem",
+        "PythonEnvironment": "drupe.systems.declarations:PythonEnvironment",
+        "AzureML": "drupe.systems.declarations:AzureML",
+        "Ray": "drupe.systems.declarations:Ray",
+    },
+)
 
-_GROUPS = {registry.group: registry for registry in (PASSES, METRICS)}
+_GROUPS = {registry.group: registry for registry in (PASSES, METRICS, SYSTEMS)}
 
 
 def find(group: str, name: str) -> type[Any]:

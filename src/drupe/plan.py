@@ -16,24 +16,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from drupe.catalog import METRICS, find
-from drupe.config.schema import NamedMetric, Workflow
+from drupe.catalog import METRICS
+from drupe.config.default_metrics import metrics_of
+from drupe.config.schema import NamedMetric, NamedPass, Workflow
 from drupe.core.cache import Cache
-from drupe.core.dataset import Dataset, Part
+from drupe.core.dataset import Dataset
 from drupe.core.digest import DigestMemo, value_digest
 from drupe.core.errors import DrupeError, Refused, refuse
 from drupe.core.files import check_writable, files_below
+from drupe.core.libraries import HERE, Environment
 from drupe.core.model import KINDS, Model
-from drupe.core.operation import Operation, Pass
+from drupe.core.operation import Operation
 from drupe.core.resource import Remote
+from drupe.core.system import NamedSystem
 from drupe.core.target import Target
-from drupe.data.columns import choices_shown
 from drupe.resources.models import Located, locate, locate_adapter, locate_files
 from drupe.resources.rows import located
 
 INPUT = "input model"
 CACHE_FIELD = "engine.cache_dir"
-MOST_CHOICES = 20  # answers that are rather a class than a text, where nobody asked for accuracy
 FOLDER_NAME = re.compile(r"\w[\w .+-]{0,60}")
 
 
@@ -44,6 +45,7 @@ class Step:
     name: as the user reads it ("lora", "lora: accuracy"). stage: the stage that it makes (a
     pass) or is about (a proof, a metric). reads: the stages that it works on, the input first.
     key: empty where it cannot be known, for something that it is made of is not there.
+    system: where it runs.
     parts: what the key is the hash of.
     """
 
@@ -56,6 +58,7 @@ class Step:
     parents: tuple[str, ...]
     key: str
     hit: bool
+    system: NamedSystem
     parts: dict[str, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -103,9 +106,12 @@ def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -
     blockers = _Blockers()
     with blockers:
         cache.check_folders(CACHE_FIELD)
-    with blockers:
-        _check_host(workflow)
-    metrics, notes = _metrics(workflow)
+    own = [named.host for named in workflow.passes if named.host]
+    for system in {each.name: each for each in (workflow.host, *own, workflow.measures)}.values():
+        refusal = system.system.refusal()
+        if refusal:
+            blockers.add(Refused(f"systems.{system.name}", refusal.what, refusal.remedy))
+    metrics, notes = metrics_of(workflow)
     source = _absent(workflow)
     with blockers:
         source = _source(workflow, folder, cache.digests, _needs_tokenizer(workflow, metrics))
@@ -116,7 +122,7 @@ def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -
     chain = _Chain(workflow, cache, source, metrics, blockers)
     chain.measure(INPUT, first=True, last=not workflow.passes)
     for index, named in enumerate(workflow.passes):
-        chain.apply(named.name, named.type, named.step)
+        chain.apply(named)
         chain.measure(named.name, first=False, last=index == len(workflow.passes) - 1)
     planned = Plan(workflow, source, cache, tuple(chain.steps), tuple(notes))
     told = any(fault.where == CACHE_FIELD for fault in blockers.found)
@@ -154,16 +160,6 @@ class _Blockers:
         if isinstance(fault, DrupeError):
             self.add(fault)
         return isinstance(fault, DrupeError)
-
-
-def _check_host(workflow: Workflow) -> None:
-    if workflow.host.type != "LocalSystem":
-        raise Refused(
-            "engine.host",
-            f'"{workflow.host.name}" is an {workflow.host.type} system, and this version runs '
-            "steps here only",
-            "Run with --system local.",
-        )
 
 
 def _check_beside(source: Located, written: Path, key: str) -> None:
@@ -266,11 +262,14 @@ class _Chain:
         # The content of each stage, as far as it is made: what follows on the unmade is no hit.
         self._digests: dict[str, str | None] = {INPUT: source.model.digest or None}
         self._makers: dict[str, Operation] = {}
+        self._environments: dict[str, Environment] = {}
         self._latest = INPUT
         self.steps: list[Step] = []
 
-    def apply(self, name: str, registered: str, step: Pass) -> None:
+    def apply(self, named: NamedPass) -> None:
         """Add a pass on the latest stage, and its proof."""
+        name, step = named.name, named.step
+        system = named.host or self._workflow.host
         before = self._latest
         if name in self._keys:
             what = "is a stage's own name"
@@ -280,13 +279,13 @@ class _Chain:
             what = "cannot be a part of the output folder's name"
             remedy = "Name the pass with letters, digits, _ and -."
             self._blockers.add(Refused(f"passes.{name}", what, remedy))
-        self._add(name, "pass", name, (before,), registered, step)
+        self._add(name, "pass", name, (before,), named.type, step, system)
         self._latest = name
         self._kinds[name] = step.gives
         self._keys[name] = self.steps[-1].key
         if step.proof:
             proof = METRICS.find(step.proof)(**step.proof_fields())
-            self._add(f"{name}: proof", "proof", name, (name, before), step.proof, proof)
+            self._add(f"{name}: proof", "proof", name, (name, before), step.proof, proof, system)
 
     def measure(self, stage: str, first: bool, last: bool) -> None:
         """Add the metrics of a stage, as far as the config wants it measured."""
@@ -300,7 +299,9 @@ class _Chain:
                 if "target" in type(metric).model_fields and not KINDS[kind].on_target:
                     # What runs in torch here is the same whatever the target: so is its key.
                     metric = metric.model_copy(update={"target": Target()})
-                self._add(f"{stage}: {named.name}", "metric", stage, (stage,), named.type, metric)
+                system = self._workflow.measures
+                name = f"{stage}: {named.name}"
+                self._add(name, "metric", stage, (stage,), named.type, metric, system)
 
     def _add(
         self,
@@ -310,18 +311,12 @@ class _Chain:
         reads: tuple[str, ...],
         registered: str,
         operation: Operation,
+        system: NamedSystem,
     ) -> None:
         with self._blockers:
             operation = _with_rows_here(operation)
-        kind = self._kinds[reads[0]]
-        refusal = operation.refusal(kind, self._workflow.target)
-        if reads[0] == INPUT and not self._source.found and kind not in operation.takes:
-            refusal = None  # what is not there is of no kind: one fault, not two
-        if refusal is None and self._source.found:
-            refusal = operation.refusal_of_source(self._source.model)
-            maker = self._makers.get(reads[0])
-            if refusal is None and maker is not None:
-                refusal = operation.refusal_behind(maker, self._source.model)
+        environment = self._environment(system)
+        refusal = self._refusal(operation, reads[0], system)
         if role == "pass":
             self._makers[stage] = operation
         if refusal:
@@ -336,7 +331,8 @@ class _Chain:
                 self._blockers.add(_not_fetched(f"{dataset.name}.data_files", files))
                 parents = ("",)
         with self._blockers:
-            parts = operation.key_parts(registered, parents, self._content_digest(name))
+            digest = self._content_digest(name)
+            parts = operation.key_parts(registered, parents, digest, environment)
             key = value_digest(parts) if all(parents) else ""
         contents = [self._digests[read] for read in reads]
         known = tuple(content for content in contents if content is not None)
@@ -347,8 +343,32 @@ class _Chain:
             self._digests[stage] = found.model.digest if found else None
         hit = found is not None
         self.steps.append(
-            Step(name, role, stage, reads, registered, operation, parents, key, hit, parts)
+            Step(name, role, stage, reads, registered, operation, parents, key, hit, system, parts)
         )
+
+    def _refusal(self, operation: Operation, read: str, system: NamedSystem) -> Refused | None:
+        """Return why an operation cannot work on the stage `read`, or not on that system."""
+        kind, found = self._kinds[read], self._source.found
+        refusal = operation.refusal(kind, self._workflow.target)
+        refusal = refusal or operation.refusal_in(self._environment(system))
+        if refusal is None and system.system.elsewhere:
+            refusal = operation.refusal_elsewhere()
+        if read == INPUT and not found and kind not in operation.takes:
+            refusal = None  # what is not there is of no kind: one fault, not two
+        if refusal is None and found:
+            refusal = operation.refusal_of_source(self._source.model)
+            maker = self._makers.get(read)
+            if refusal is None and maker is not None:
+                refusal = operation.refusal_behind(maker, self._source.model)
+        return refusal
+
+    def _environment(self, system: NamedSystem) -> Environment:
+        """Return what is installed on a system; what cannot be asked is told once."""
+        if system.name not in self._environments:
+            self._environments[system.name] = HERE
+            with self._blockers:
+                self._environments[system.name] = system.system.environment()
+        return self._environments[system.name]
 
     def _content_digest(self, name: str) -> Callable[[Path], str]:
         def digest(path: Path) -> str:
@@ -360,38 +380,3 @@ class _Chain:
             return self._cache.digests.digest(path)
 
         return digest
-
-
-def _metrics(workflow: Workflow) -> tuple[list[NamedMetric], list[str]]:
-    """Return the metrics of the config, or without any those that its data allow."""
-    if workflow.metrics or workflow.engine.evaluate == "none":
-        return list(workflow.metrics), []
-    data, note = _evaluation_rows(workflow)
-    if data is None:
-        return [], []
-    fields = {"data_config": data, "target": workflow.target}
-    choices = choices_shown(data)
-    judged = choices is not None and 2 <= len(choices) <= MOST_CHOICES
-    names = ["Accuracy", "Perplexity"] if judged else ["Perplexity"]
-    made = [NamedMetric(name.lower(), name, find("metrics", name)(**fields)) for name in names]
-    return made, [note]
-
-
-def _evaluation_rows(workflow: Workflow) -> tuple[Dataset | None, str]:
-    """Return the rows to measure on where no evaluator is named: those held out, if any are."""
-    for named in workflow.passes:
-        step: Any = named.step
-        held_out = getattr(step, "eval_data_config", None)
-        if isinstance(held_out, Dataset):
-            return held_out, f"Measured on {held_out.name} (no evaluator is named)."
-        rows = getattr(step, "train_data_config", None)
-        if isinstance(rows, Dataset):
-            size = getattr(step, "eval_dataset_size", None)
-            if size:
-                part = Part(eval_size=size, seed=step.training_args.data_seed, side="eval")
-                return (
-                    rows.model_copy(update={"part": part}),
-                    f"Measured on the held-out part of {rows.name} (no evaluator is named).",
-                )
-            return rows, f"Measured on the training rows {rows.name}: no others are named."
-    return None, ""

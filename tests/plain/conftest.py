@@ -20,7 +20,7 @@ from drupe.core.model import Model
 from drupe.core.step import StepSpec
 from drupe.outcome import Outcome
 from drupe.plan import Plan, Step, make
-from drupe.systems.local import LocalSystem
+from drupe.systems.local import LocalExecutor
 
 settings.register_profile("plain", max_examples=20, deadline=None, database=None)
 settings.load_profile("plain")
@@ -145,9 +145,9 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def forking() -> Iterator[LocalSystem]:
+def forking() -> Iterator[LocalExecutor]:
     """One local system with its fork server, for the tests that run single steps."""
-    with LocalSystem() as system:
+    with LocalExecutor() as system:
         yield system
 
 

@@ -167,11 +167,11 @@ HARM: dict[str, tuple[Callable[[Bench], object], str]] = {
     "manifest edited": (edit_manifest, "its manifest has changed since it was made"),
     "older format": (
         lambda bench: rewrite_manifest(bench, format=1),
-        "it is of format 1, not 2",
+        "it is of format 1, not 3",
     ),
     "newer format": (
-        lambda bench: rewrite_manifest(bench, format=3),
-        "it is of format 3, not 2",
+        lambda bench: rewrite_manifest(bench, format=4),
+        "it is of format 4, not 3",
     ),
     "a file for a folder": (
         lambda bench: (remove_tree(bench.step), bench.step.write_text("?")),
@@ -343,8 +343,8 @@ def test_no_path_and_no_secret_in_a_manifest(
         assert "hf_secret" not in text
     manifest = json.loads((bench.step / "manifest").read_text())
     assert set(manifest) == {
-        "facts", "files", "format", "key", "kind", "made", "parents", "parts", "peak_bytes",
-        "seal", "seconds",
+        "facts", "files", "format", "key", "kind", "machine", "made", "parents", "parts",
+        "peak_bytes", "seal", "seconds",
     }  # fmt: skip
 
 

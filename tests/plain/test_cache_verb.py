@@ -186,14 +186,14 @@ def test_a_cache_of_another_format_is_listed_and_made_anew(
     value = json.loads(manifest.read_text())
     del value["seal"], value["parts"]
     manifest.write_text(json.dumps(value | {"format": 1}))
-    assert "other format: it is of format 1, not 2" in told(capsys, "ls", str(ran.file))
+    assert "other format: it is of format 1, not 3" in told(capsys, "ls", str(ran.file))
     assert told(capsys, "verify", str(ran.file)).endswith(
         "1 result of another format: left alone.\n"
     )
     ran.run()
     assert ran.heard.ran == ["back"]
     [warning] = ran.heard.warnings
-    assert warning.endswith(" is not used: it is of format 1, not 2. It is made anew.")
+    assert warning.endswith(" is not used: it is of format 1, not 3. It is made anew.")
 
 
 # explain

@@ -82,7 +82,7 @@ def test_a_misspelt_key_in_a_system(workspace: Workspace) -> None:
     workspace.config["systems"] = {"s": {"type": "LocalSystem", "accelerator": ["gpu"]}}
     what, remedy = fault_at(workspace, '"accelerator"')
     assert what == 'systems.s.accelerator is unknown; did you mean "accelerators"?'
-    assert remedy == "Known here: type, accelerators, hf_token."
+    assert remedy == "Known here: type, accelerators, hf_token, environment_variables."
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,7 @@ def test_every_key_of_the_page_lands_where_it_should() -> None:
 
 def test_the_page_as_it_stands_is_refused_with_the_remedy() -> None:
     words = (
-        r'engine.host: "aml" is an AzureML system, and this version runs steps here only\n'
+        r"systems\.aml: is of type AzureML, which can be described, not used, in this version\n"
         r"  Run with --system local\."
     )
     with pytest.raises(Refused, match=words):
@@ -275,7 +275,7 @@ def test_the_target_that_is_asked_for(
 def test_an_unknown_target_or_system_is_refused(workspace: Workspace) -> None:
     with pytest.raises(Refused, match=r'--target: "cudo" is not a target; did you mean "cuda"\?'):
         load(workspace.write(), target="cudo")
-    with pytest.raises(Refused, match=r'--system: "aml" is not there\n  The one that is: "local"'):
+    with pytest.raises(Refused, match=r'--system: "aml" is not there\n  Those that are: "local"'):
         load(workspace.write(), system="aml")
 
 

@@ -202,7 +202,7 @@ def test_the_cache_is_counted_and_left_alone(workspace: Workspace) -> None:
     workspace.run()
     assert cached(workspace.cache) == Finding("cache", "fine", f"2 results at {workspace.cache}")
     manifest = next(workspace.cache.glob("steps/*/manifest"))
-    manifest.write_text(manifest.read_text().replace('"format":2', '"format":0'))
+    manifest.write_text(manifest.read_text().replace('"format":3', '"format":0'))
     (workspace.cache / "work" / ("0" * 64)).mkdir(parents=True)
     before = tree(workspace.cache)
     found = cached(workspace.cache)

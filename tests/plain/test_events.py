@@ -107,7 +107,8 @@ def test_the_passes_as_json(capsys: Captured) -> None:
     assert main(["passes", "Append", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["Append"]["takes"] == ["files"]
-    assert set(told["Append"]["schema"]["properties"]) == {"type", "text", "source"}
+    fields = {"type", "host", "text", "source"}
+    assert set(told["Append"]["schema"]["properties"]) == fields
     assert main(["passes", "--json"]) == 0
     assert {"LoRA", "ModelBuilder"} <= json.loads(capsys.readouterr().out).keys()
 

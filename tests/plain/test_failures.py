@@ -19,7 +19,9 @@ from drupe.core.cache import Run
 from drupe.core.errors import DrupeError, StepError
 from drupe.core.model import Model
 from drupe.core.process import death
-from drupe.systems.local import LocalSystem
+from drupe.systems import follow
+from drupe.systems.local import LocalExecutor
+from drupe.systems.processes import ForkServer
 from tests.plain.conftest import Workspace, spec_of, tree
 
 LOG = r"\n  Steps before it are kept; its log: .*/log$"
@@ -37,12 +39,12 @@ TOLD = {
 
 
 @pytest.fixture(params=["forked", "fresh"])
-def system(request: pytest.FixtureRequest, forking: LocalSystem) -> Iterator[LocalSystem]:
+def system(request: pytest.FixtureRequest, forking: LocalExecutor) -> Iterator[LocalExecutor]:
     """The local system, in its two ways."""
     if request.param == "forked":
         yield forking
     else:
-        with LocalSystem(fork=False) as fresh:
+        with LocalExecutor(fork=False) as fresh:
             yield fresh
 
 
@@ -54,14 +56,14 @@ def step(tmp_path: Path) -> Callable[..., Run]:
     (folder / "a.txt").write_text("abc")
     (tmp_path / "work" / "out").mkdir(parents=True)
 
-    def running(system: LocalSystem, operation: Any, tell: Any = lambda event: None) -> Run:
+    def running(system: LocalExecutor, operation: Any, tell: Any = lambda event: None) -> Run:
         spec = spec_of(operation, type(operation).__name__, Model("files", folder, "d"))
-        return system.run(spec, tmp_path / "work", tell)
+        return follow.run(system, spec, tmp_path / "work", tell)
 
     return running
 
 
-def test_a_step_runs(system: LocalSystem, step: Callable[..., Run], tmp_path: Path) -> None:
+def test_a_step_runs(system: LocalExecutor, step: Callable[..., Run], tmp_path: Path) -> None:
     events: list[dict[str, Any]] = []
     run = step(system, Slow(ticks=2, seconds=0.11), events.append)
     assert (tmp_path / "work" / "out" / "count.txt").read_text() == "0 2"
@@ -74,7 +76,7 @@ def test_a_step_runs(system: LocalSystem, step: Callable[..., Run], tmp_path: Pa
 
 @pytest.mark.parametrize("how", TOLD)
 def test_each_failure_is_told_in_one_sentence(
-    how: str, forking: LocalSystem, step: Callable[..., Run]
+    how: str, forking: LocalExecutor, step: Callable[..., Run]
 ) -> None:
     with pytest.raises(StepError, match=TOLD[how]):
         step(forking, Breaks(how=how))
@@ -82,12 +84,12 @@ def test_each_failure_is_told_in_one_sentence(
 
 @pytest.mark.parametrize("how", ["exception", "killed", "exit"])
 def test_each_failure_is_told_without_a_fork_server(how: str, step: Callable[..., Run]) -> None:
-    with LocalSystem(fork=False) as fresh, pytest.raises(StepError, match=TOLD[how]):
+    with LocalExecutor(fork=False) as fresh, pytest.raises(StepError, match=TOLD[how]):
         step(fresh, Breaks(how=how))
 
 
 def test_a_failure_does_not_touch_the_next_step(
-    forking: LocalSystem, step: Callable[..., Run], tmp_path: Path
+    forking: LocalExecutor, step: Callable[..., Run], tmp_path: Path
 ) -> None:
     for how in ("killed", "exception"):
         with pytest.raises(StepError, match="Breaks"):
@@ -97,7 +99,7 @@ def test_a_failure_does_not_touch_the_next_step(
 
 
 def test_what_a_step_prints_and_its_traceback_are_in_its_log(
-    forking: LocalSystem, step: Callable[..., Run], tmp_path: Path
+    forking: LocalExecutor, step: Callable[..., Run], tmp_path: Path
 ) -> None:
     with pytest.raises(StepError, match="ValueError"):
         step(forking, Breaks(how="exception"))
@@ -121,7 +123,7 @@ def is_alive(pid: int) -> bool:
 
 
 def test_an_interrupted_step_is_dead_when_its_lock_is_given_up(
-    system: LocalSystem, step: Callable[..., Run], tmp_path: Path
+    system: LocalExecutor, step: Callable[..., Run], tmp_path: Path
 ) -> None:
     counter = tmp_path / "work" / "scratch" / "counter"
 
@@ -145,10 +147,10 @@ def children(pid: int) -> list[int]:
 
 
 def test_a_fork_server_that_dies_is_told(step: Callable[..., Run]) -> None:
-    with LocalSystem() as system:
+    with LocalExecutor() as system:
         system.warm_up()
-        assert system._server
-        server = system._server._process
+        assert isinstance(system._processes, ForkServer)
+        server = system._processes._process
 
         def kill(event: dict[str, Any]) -> None:
             server.kill()
@@ -166,7 +168,7 @@ def test_a_preload_that_breaks_is_no_end_of_the_server(
 ) -> None:
     (tmp_path / "broken_preload.py").write_text("raise RuntimeError('on import')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with LocalSystem(("broken_preload", "no_such_module")) as system:
+    with LocalExecutor(("broken_preload", "no_such_module")) as system:
         assert step(system, Reverse()).facts == {}
 
 
@@ -175,7 +177,7 @@ def test_leaving_does_not_wait_for_imports(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "long_preload.py").write_text("import time; time.sleep(30)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     started = time.monotonic()
-    with LocalSystem(("long_preload",)) as system:
+    with LocalExecutor(("long_preload",)) as system:
         system.warm_up()
     assert time.monotonic() - started < 2
 
@@ -186,7 +188,7 @@ def test_a_step_of_another_format_is_refused(tmp_path: Path) -> None:
     assert main(["step", "--spec", str(spec), "--out", str(tmp_path / "out")]) == 1
     event = json.loads((tmp_path / "events").read_text())
     assert event["event"] == "failed"
-    assert event["what"] == "is of format 99, this drupe reads 1"
+    assert event["what"] == "is of format 99, this drupe reads 2"
 
 
 @pytest.mark.parametrize(

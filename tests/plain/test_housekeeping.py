@@ -82,7 +82,7 @@ STATES: dict[str, tuple[Callable[[Bench], object], str, str]] = {
     "older": (
         lambda bench: rewrite_manifest(bench, format=1),
         "other format",
-        "it is of format 1, not 2",
+        "it is of format 1, not 3",
     ),
     "no manifest": (
         lambda bench: (bench.step / "manifest").unlink(),

@@ -36,17 +36,19 @@ def test_a_sibling_holds_the_library_and_is_told_apart_in_the_key(
     installed: dict[str, str],
 ) -> None:
     installed |= {"onnxruntime": "1.31.1", "onnxruntime-genai": "0.18.0", "torch": "2.13.0"}
-    assert Runs().missing_libraries() == []
+    assert Runs().refusal_in(libraries.HERE) is None
     assert parts() == {"onnxruntime": "1.31.1", "onnxruntime-genai": "0.18.0", "torch": "2.13.0"}
     installed.pop("onnxruntime")
     installed.pop("onnxruntime-genai")
     installed |= {"onnxruntime-gpu": "1.31.1", "onnxruntime-genai-cuda": "0.18.0"}
-    assert Runs().missing_libraries() == []
+    assert Runs().refusal_in(libraries.HERE) is None
     assert parts()["onnxruntime"] == "1.31.1 (onnxruntime-gpu)"
     assert parts()["onnxruntime-genai"] == "0.18.0 (onnxruntime-genai-cuda)"
 
 
 def test_one_runtime_does_not_stand_for_the_other(installed: dict[str, str]) -> None:
     installed |= {"onnxruntime-gpu": "1.31.1", "torch": "2.13.0"}
-    assert Runs().missing_libraries() == ["onnxruntime-genai"]
+    refusal = Runs().refusal_in(libraries.HERE)
+    assert refusal is not None
+    assert refusal.what == "needs onnxruntime-genai"
     assert libraries.installed_version("onnxruntime") is None

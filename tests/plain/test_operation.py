@@ -13,6 +13,7 @@ from drupe_toys import Append, Breaks, Length, Reverse
 from drupe import Job, Metric, Model, Pass, Target
 from drupe.core.digest import DigestMemo
 from drupe.core.errors import ContractError, DrupeError
+from drupe.core.libraries import HERE
 from drupe.core.model import check_kind
 
 
@@ -138,7 +139,7 @@ def test_names_the_libraries_that_are_missing() -> None:
         libraries: ClassVar[tuple[str, ...]] = ("pydantic", "no-such-library")
         extra: ClassVar[str] = "finetune"
 
-    refused = Needy().refusal("files", Target())
+    refused = Needy().refusal_in(HERE)
     assert str(refused) == 'Needy: needs no-such-library\n  pip install "drupe[finetune]"'
 
 

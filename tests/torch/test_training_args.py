@@ -13,7 +13,7 @@ from training import lora_step
 
 from drupe.config.dialects.trainer import TRAINING
 from drupe.core.errors import DrupeError
-from drupe.core.target import Target
+from drupe.core.libraries import HERE
 from drupe.finetune import lora
 from drupe.finetune.training_args import BITSANDBYTES_OPTIMIZERS, TrainingArgs
 
@@ -80,7 +80,7 @@ def test_an_optimizer_of_a_gpu_is_refused_without_one(
     name: str, phrases: Path, tmp_path: Path
 ) -> None:
     step = lora_step(phrases, {"optim": name})
-    refused = step.refusal("hf", Target())
+    refused = step.refusal_in(HERE)
     assert refused is not None
     words = f'training_args.optim: is "{name}", which needs an NVIDIA GPU, a torch for it and bits'
     assert str(refused).startswith(words)

@@ -123,3 +123,57 @@ class Length(Metric):
         count = sum(len(file.read_text()) for file in model.path.glob("*.txt"))
         score = {"metric": "length", "value": count, "low": count, "high": count, "count": 1}
         (out / "score.json").write_text(json.dumps(score))
+
+
+class SlowLength(Length):
+    """Count the characters of all text files, and take one's time."""
+
+    seconds: float = 0.1
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        began = time.time()
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            job.progress("counting", end - time.monotonic(), self.seconds, "seconds")
+            time.sleep(0.05)
+        super().run(model, out, job)
+        score = json.loads((out / "score.json").read_text())
+        score |= {"began": began, "ended": time.time()}
+        (out / "score.json").write_text(json.dumps(score))
+
+
+class BrokenLength(Length):
+    """Fail."""
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        raise ValueError("no ruler")
+
+
+class Where(Pass):
+    """Write down in which Python it runs, and a variable of its environment."""
+
+    takes, gives = ("files",), "files"
+    variable: str = ""
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        import drupe
+
+        told = {
+            "prefix": sys.prefix,
+            "drupe": drupe.__file__,
+            "value": os.environ.get(self.variable),
+            "path": os.environ["PATH"].split(os.pathsep),
+        }
+        (out / "where.json").write_text(json.dumps(told))
+
+
+class NeedsToyLibrary(Reverse):
+    """Turn the text, as a library decides that is in one environment of the tests."""
+
+    libraries = ("toy-library",)
+
+
+class NeedsAbsentLibrary(Reverse):
+    """Turn the text, if only a library were there."""
+
+    libraries = ("no-such-library",)

@@ -35,7 +35,7 @@ GROUPS = {
     },
 }
 VERBS = {verb: line for verbs in GROUPS.values() for verb, line in verbs.items()}
-HIDDEN = ("step",)
+HIDDEN = ("step", "batch")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 from drupe.cli.job import add_job_arguments, read_job
 from drupe.cli.progress import Terminal
-from drupe.config.schema import Host, Workflow
+from drupe.config.schema import Workflow
 from drupe.core.errors import Refused, refuse
 from drupe.core.secrets import redacted_values
 from drupe.plan import Plan, Step, draft
@@ -96,7 +96,7 @@ def as_values(
                 "operation": step.registered,
                 "key": step.key or None,
                 "state": _state(step),
-                "system": workflow.host.name,
+                "system": step.system.name,
                 "fused": False,
                 "estimate": expected[step.name].to_json() if step.name in expected else None,
             }
@@ -145,9 +145,7 @@ def _cost(estimate: Estimate) -> tuple[str, str, str]:
 
 def _totals(planned: Plan, expected: Mapping[str, Estimate]) -> None:
     """Say where all runs, what it takes together, and where the numbers come from."""
-    host = planned.workflow.host
-    place = "here" if host == Host() else f"on {host.name}"
-    print(f"\nEach step runs {place} ({host.type}).")
+    print(f"\n{_where(planned)}.")
     known = [each for each in expected.values() if each.seconds is not None]
     if not known:
         return
@@ -166,6 +164,19 @@ def _totals(planned: Plan, expected: Mapping[str, Estimate]) -> None:
         f"About {duration(seconds)}, {size(peak)} of memory at peak, {size(disk)} of disk. "
         f"The estimates: {', '.join(filter(None, sources))}."
     )
+
+
+def _where(planned: Plan) -> str:
+    """Say on which system each step runs."""
+    steps: dict[str, list[str]] = {}
+    for step in planned.steps:
+        steps.setdefault(step.system.words, []).append(step.name)
+    if len(steps) <= 1:
+        [words] = steps or {planned.workflow.host.words: []}
+        return f"Each step runs {words}"
+    most = max(steps, key=lambda words: len(steps[words]))
+    others = (f"{words}: {', '.join(names)}" for words, names in steps.items() if words != most)
+    return f"The steps run {most}, but {'; '.join(others)}"
 
 
 def _samples(name: str, found: list[dict[str, Any]]) -> None:

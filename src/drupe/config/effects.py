@@ -67,15 +67,15 @@ def idle_of_model(model: InputModel, folder: Path) -> Iterator[Found]:
 def unused_host(
     engine: EngineConfig, systems: Systems, system: str | None, root: Map
 ) -> Iterator[Found]:
-    """Yield the system on which no step runs, since `--system local` was asked for."""
+    """Yield the system on which no step runs, since `--system` asked for another."""
     host = systems.get(engine.host or "")
-    if system is None or host is None or host.type == "LocalSystem":
+    if system in (None, engine.host) or host is None or host.type == "LocalSystem":
         return
     fields: Any = root["systems"][engine.host]
     idle = ", ".join(name for name in fields if name not in ("type", "accelerators"))
     yield (
         ("engine", "host"),
-        f'"{engine.host}" runs no step under --system local'
+        f'"{engine.host}" runs no step under --system {system}'
         + (f"; what it says of {idle} has no effect" if idle else ""),
     )
 

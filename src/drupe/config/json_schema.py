@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from drupe.catalog import METRICS, PASSES
+from drupe.catalog import METRICS, PASSES, SYSTEMS
 from drupe.config.faults import FILLED_IN
-from drupe.config.schema import SYSTEM_TYPES, EngineConfig, InputModel
+from drupe.config.schema import EngineConfig, InputModel
 from drupe.core.dataset import Dataset
 from drupe.core.operation import Metric, Operation
 from drupe.core.registry import Registry
@@ -21,7 +21,8 @@ DIALECT = "https://json-schema.org/draft/2020-12/schema"
 def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a config, with the passes and metrics of installed plug-ins."""
     passes, metrics = _classes(PASSES), _classes(METRICS)
-    sections = [InputModel, Dataset, EngineConfig, AzureMLClient, *SYSTEM_TYPES.values()]
+    systems: list[type[BaseModel]] = [SYSTEMS.find(name) for name in SYSTEMS.names()]
+    sections: list[type[BaseModel]] = [InputModel, Dataset, EngineConfig, AzureMLClient, *systems]
     models: list[type[BaseModel]] = [*sections, *passes.values(), *metrics.values()]
     refs, definitions = models_json_schema(
         [(model, "validation") for model in dict.fromkeys(models)],
@@ -39,13 +40,12 @@ def json_schema() -> dict[str, Any]:
         for registry, classes in ((PASSES, passes), (METRICS, metrics))
     }
     evaluator = {"metrics": {"type": "array", "items": {"anyOf": entries["metrics"]}}}
-    systems = {"anyOf": [found[schema] for schema in SYSTEM_TYPES.values()]}
     properties = {
         "$schema": {"type": "string"},
         "workflow_id": {"type": "string"},
         "input_model": found[InputModel],
         "data_configs": {"type": "array", "items": found[Dataset]},
-        "systems": _named(systems),
+        "systems": _named({"anyOf": [found[system] for system in systems]}),
         "evaluators": _named(_object(evaluator, ["metrics"])),
         "passes": _named({"anyOf": entries["passes"]}),
         "engine": found[EngineConfig],
@@ -107,8 +107,7 @@ def _entry(
         for field, inner in shape.get("properties", {}).items()
     }
     fields = {"type": {"const": name}, **fields}
-    if named:
-        fields["name"] = {"type": "string"}
+    fields["name" if named else "host"] = {"type": "string"}
     described = _object(fields, ["type", *shape.get("required", [])])
     return {"description": shape.get("description", ""), **described}
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
+from drupe.catalog import SYSTEMS
 from drupe.config.document import Document
 from drupe.config.effects import idle_of_model, unused_host
 from drupe.config.faults import Place
 from drupe.config.lints import lints
 from drupe.config.operations import Operations
-from drupe.config.schema import SYSTEM_TYPES, EngineConfig, InputModel, Said, Workflow
+from drupe.config.schema import EngineConfig, InputModel, Said, Workflow
 from drupe.config.source import Items, Map, lines_of
-from drupe.config.target import Systems, choose, findings, host, notes
+from drupe.config.target import Systems, choose, findings, host, measures, notes
 from drupe.core.errors import Refused, nearest
 from drupe.core.resource import AzureMLClient
+from drupe.core.system import System
 from drupe.core.target import Target
 
 SECTIONS = (
@@ -23,6 +24,7 @@ SECTIONS = (
     "azureml_client",
 )
 HARMLESS = ("$schema", "workflow_id")
+LOCAL = "local"  # this machine, whatever the config describes
 
 
 class Reader:
@@ -45,12 +47,12 @@ class Reader:
         if model is not None:
             document.warn(idle_of_model(model, document.folder))
         client = document.section(AzureMLClient, ("azureml_client",))
-        systems = self._systems()
+        systems = {name: each.in_workspace(client) for name, each in self._systems().items()}
         operations = Operations(document)
         chosen = self._target(engine, systems, system, target)
-        passes = operations.passes(chosen)
+        passes = operations.passes(chosen, systems, system)
         metrics = operations.metrics(engine, chosen)
-        document.warn(lints(document.root, document.folder, engine, systems, client, system))
+        document.warn(lints(document.root, engine, systems, system))
         if document.faults or model is None:
             return None
         return Workflow(
@@ -61,6 +63,7 @@ class Reader:
             engine=engine,
             target=chosen,
             host=host(engine, systems, system),
+            measures=measures(engine, systems, system),
             raw=raw,
             lines=lines,
             notes=(),
@@ -81,32 +84,40 @@ class Reader:
         for name in self._document.at(("evaluators",)) or ():
             self._document.keep_maps(("evaluators", name, "metrics"), Items)
 
-    def _systems(self) -> dict[str, Any]:
+    def _systems(self) -> dict[str, System]:
         found = {}
         for name, value in (self._document.at(("systems",)) or {}).items():
             place: Place = ("systems", name)
             kind = value.get("type")
-            if isinstance(kind, str) and kind in SYSTEM_TYPES:
-                system = self._document.section(SYSTEM_TYPES[kind], place)
-                if system is not None:
+            if isinstance(kind, str) and kind in SYSTEMS.names():
+                system = self._document.section(SYSTEMS.find(kind), place)
+                if isinstance(system, System):
                     found[name] = system
-                continue
-            what = "is missing"
-            if kind is not None:
-                near = nearest(str(kind), SYSTEM_TYPES)
-                what = f"is {json.dumps(kind)}, which this version does not have{near}"
-            remedy = 'Write "LocalSystem" (this machine); "AzureML" can be described, not used.'
-            self._document.fault((*place, "type"), what, remedy)
+            else:
+                what = "is missing"
+                if kind is not None:
+                    near = nearest(str(kind), SYSTEMS.names())
+                    what = f"is {json.dumps(kind)}, which this version does not have{near}"
+                remedy = f'Write "LocalSystem" (this machine) or {_listed(SYSTEMS.names()[1:])}.'
+                self._document.fault((*place, "type"), what, remedy)
         return found
 
     def _target(
         self, engine: EngineConfig, systems: Systems, system: str | None, target: str | None
     ) -> Target:
-        if system not in (None, "local"):
-            raise Refused("--system", f'"{system}" is not there', 'The one that is: "local".')
+        if system not in (None, LOCAL, *systems):
+            raise Refused(
+                "--system",
+                f'"{system}" is not there{nearest(str(system), [LOCAL, *systems])}',
+                f"Those that are: {_listed([LOCAL, *systems])}.",
+            )
         for place, what, remedy in findings(engine, systems):
             self._document.fault(place, what, remedy)
         if target is None:
             self._document.notes += [Said(text, "warning") for text in notes(engine, systems)]
         self._document.warn(unused_host(engine, systems, system, self._document.root))
         return Target() if self._document.faults else choose(engine, systems, target)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(f'"{name}"' for name in names)

@@ -23,7 +23,8 @@ from pydantic import (
 
 from drupe.core.amounts import read_bytes
 from drupe.core.operation import Metric, Pass
-from drupe.core.resource import AzureMLClient, Remote, kind_of
+from drupe.core.resource import Remote, kind_of
+from drupe.core.system import NamedSystem
 from drupe.core.target import Target
 
 
@@ -67,60 +68,6 @@ class InputModel(Section):
     """Folder of a PEFT adapter of that model."""
     task: Literal["text-generation", "text-generation-with-past"] = "text-generation"
     load_kwargs: LoadArguments = LoadArguments()
-
-
-class Accelerator(Section):
-    """A device and the execution providers to use on it."""
-
-    device: Literal["cpu", "gpu", "npu"] | None = None
-    execution_providers: Annotated[list[str], Field(min_length=1)] | None = None
-
-
-class LocalSystemConfig(Section):
-    """The machine that drupe runs on."""
-
-    type: Literal["LocalSystem"]
-    accelerators: list[Accelerator] = []
-    hf_token: bool = False
-
-
-class ContainerConfig(Section):
-    """`aml_docker_config`."""
-
-    base_image: str | None = None
-    dockerfile: str | None = None
-    build_context_path: str | None = None
-    conda_file_path: str | None = None
-    name: str | None = None
-    version: str | None = None
-
-
-class EnvironmentConfig(Section):
-    """`aml_environment_config`: an environment that is registered in the workspace."""
-
-    name: str
-    version: str | None = None
-    label: str | None = None
-
-
-class AzureMLConfig(Section):
-    """An AzureML compute; steps do not run there in this version."""
-
-    type: Literal["AzureML"]
-    accelerators: list[Accelerator] = []
-    hf_token: bool = False
-    aml_compute: str
-    aml_docker_config: ContainerConfig | None = None
-    aml_environment_config: EnvironmentConfig | None = None
-    azureml_client_config: AzureMLClient | None = None
-    instance_count: int = 1
-    tags: dict[str, str] = {}
-
-
-SYSTEM_TYPES: dict[str, type[LocalSystemConfig | AzureMLConfig]] = {
-    "LocalSystem": LocalSystemConfig,
-    "AzureML": AzureMLConfig,
-}
 
 
 def _a_file_name(name: str) -> str:
@@ -187,20 +134,16 @@ class EngineConfig(Section):
 
 
 @dataclass(frozen=True)
-class Host:
-    """The system on which the steps run: its name in the config, and its type."""
-
-    name: str = "here"
-    type: str = "LocalSystem"
-
-
-@dataclass(frozen=True)
 class NamedPass:
-    """An entry of `passes`: its name in the config, its registered type and its fields."""
+    """An entry of `passes`: its name in the config, its registered type and its fields.
+
+    host: where this pass runs; None: where all do.
+    """
 
     name: str
     type: str
     step: Pass
+    host: NamedSystem | None = None
 
 
 @dataclass(frozen=True)
@@ -226,6 +169,7 @@ class Workflow:
 
     raw: the canonical config as JSON values, for the lock file.
     notes: one line for each thing that was read otherwise than it was written.
+    host: where passes and their proofs run. measures: where metrics do: the target's system.
     settings: what was said in place of the file's values. strict: a warning is a fault.
     places: where each data file is named, "config.json:12: data_configs[0]. ...". lines: where
     each entry of `raw` was written, {"passes.lora": "config.json:30"}.
@@ -239,7 +183,8 @@ class Workflow:
     target: Target
     raw: dict[str, Any]
     notes: tuple[Said, ...]
-    host: Host = Host()
+    host: NamedSystem
+    measures: NamedSystem
     settings: tuple[str, ...] = ()
     strict: bool = False
     places: dict[Path, str] = field(default_factory=dict, compare=False)

@@ -1,24 +1,38 @@
-"""Which system runs the steps, and which target the model is made for."""
+"""Which systems run the steps, and which target the model is made for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from drupe.config.schema import Accelerator, AzureMLConfig, EngineConfig, Host, LocalSystemConfig
+from drupe.catalog import SYSTEMS
+from drupe.config.schema import EngineConfig
 from drupe.core.errors import Refused, nearest
 from drupe.core.process import usable_cores
+from drupe.core.system import HERE_NAME, Accelerator, NamedSystem, System
 from drupe.core.target import PROVIDERS, Target
 
-Systems = Mapping[str, LocalSystemConfig | AzureMLConfig]
+Systems = Mapping[str, System]
 # (place in the config, what is wrong, what to do)
 Finding = tuple[tuple[str, ...], str, str]
 
 
-def host(engine: EngineConfig, systems: Systems, system: str | None) -> Host:
-    """Return the system on which the steps run; `system` "local" is here."""
-    if system is not None or engine.host is None or engine.host not in systems:
-        return Host()
-    return Host(engine.host, systems[engine.host].type)
+def host(engine: EngineConfig, systems: Systems, asked: str | None) -> NamedSystem:
+    """Return the system on which the passes run.
+
+    asked: "local" is this machine whatever the config says, else a name among `systems`.
+    """
+    return _named_system(asked or engine.host, systems)
+
+
+def measures(engine: EngineConfig, systems: Systems, asked: str | None) -> NamedSystem:
+    """Return the system on which metrics are measured: the target's, else the host."""
+    return _named_system(asked or engine.target or engine.host, systems)
+
+
+def _named_system(name: str | None, systems: Systems) -> NamedSystem:
+    if name is None or name not in systems:
+        return NamedSystem(HERE_NAME, SYSTEMS.find("LocalSystem")())
+    return NamedSystem(name, systems[name])
 
 
 def findings(engine: EngineConfig, systems: Systems) -> Iterator[Finding]:

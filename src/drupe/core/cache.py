@@ -28,7 +28,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Result:
     """What a step gave, and what it cost when it ran.
 
     seconds: wall time. peak_bytes: most memory that the process held. facts: what the work told.
-    hit: whether it was found in the cache.
+    machine: of which class the machine was. hit: whether it was found in the cache.
     """
 
     key: str
@@ -57,6 +57,7 @@ class Result:
     seconds: float
     peak_bytes: int
     facts: dict[str, Any]
+    machine: dict[str, Any]
     hit: bool
 
     @property
@@ -67,11 +68,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Run:
-    """What a system reports of a finished step."""
+    """What a system reports of a finished step. machine: see `core.machine`."""
 
     seconds: float
     peak_bytes: int
     facts: dict[str, Any]
+    machine: dict[str, Any] = field(default_factory=dict)
 
 
 class Cache:
@@ -147,7 +149,15 @@ class Cache:
             self._warn_of(key, fault)
             return None
         model = Model(kind, step / "files", folder_digest(manifest.files), base)
-        return Result(key, model, manifest.seconds, manifest.peak_bytes, manifest.facts, hit=True)
+        return Result(
+            key=key,
+            model=model,
+            seconds=manifest.seconds,
+            peak_bytes=manifest.peak_bytes,
+            facts=manifest.facts,
+            machine=manifest.machine,
+            hit=True,
+        )
 
     def _warn_of(self, key: str, fault: str) -> None:
         text = f"The cached result {key[:12]} is not used: {fault}. It is made anew."
@@ -263,6 +273,7 @@ class Cache:
             seconds=round(run.seconds, 3),
             peak_bytes=run.peak_bytes,
             facts=run.facts,
+            machine=run.machine,
             made=int(time.time()),
         )
         write_atomic(staging / "marks", canonical_json(compare(staging, digests).marks))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
@@ -35,6 +35,14 @@ class Declared(BaseModel):
         """Return the value as JSON in which each path is replaced by its content's digest."""
         return {name: _key_form(getattr(self, name), digest) for name in type(self).model_fields}
 
+    def relocated(self, move: Callable[[Path], Path]) -> Self:
+        """Return the value with each path that its fields name replaced by `move` of it.
+
+        Nothing else changes, and nothing is checked anew.
+        """
+        moved = {name: _relocated(getattr(self, name), move) for name in type(self).model_fields}
+        return self.model_copy(update=moved)
+
     def input_paths(self) -> list[Path]:
         """Return every path that the fields name, in order."""
         paths: list[Path] = []
@@ -61,4 +69,16 @@ def _absolute(value: Any, folder: Path) -> Any:
         return Path(os.path.normpath(folder / value))
     if isinstance(value, tuple):
         return tuple(_absolute(item, folder) for item in value)
+    return value
+
+
+def _relocated(value: Any, move: Callable[[Path], Path]) -> Any:
+    if isinstance(value, Declared):
+        return value.relocated(move)
+    if isinstance(value, Path):
+        return move(value)
+    if isinstance(value, (tuple, list)):
+        return type(value)(_relocated(item, move) for item in value)
+    if isinstance(value, dict):
+        return {key: _relocated(item, move) for key, item in value.items()}
     return value

@@ -16,7 +16,7 @@ from typing import Any
 from drupe.core.digest import identity, is_sealed, sealed
 from drupe.core.files import files_below
 
-FORMAT = 2
+FORMAT = 3
 
 
 class OtherFormat(ValueError):  # noqa: N818  reads as what it is
@@ -29,6 +29,7 @@ class Manifest:
 
     files: {relative posix path: content digest}. parents: the content digests of the models
     that it worked on. parts: what the key is the hash of (see `Operation.key_parts`).
+    machine: the class of the machine that made it (see `core.machine`).
     made: seconds since 1970 by the clock of the machine.
     """
 
@@ -40,6 +41,7 @@ class Manifest:
     seconds: float
     peak_bytes: int
     facts: dict[str, Any]
+    machine: dict[str, Any]
     made: int
 
     @property

@@ -52,7 +52,8 @@ class Model:
     """A folder of a known kind with the digest of its content.
 
     An adapter is nothing without the model that it was trained on: that is its `base`.
-    remote_code: the config allows the model's own Python code to run.
+    remote_code: the config allows the model's own Python code to run. step: of a model that is not
+    there yet, the key of the step that makes it in the same job; its path says nothing then.
     """
 
     kind: str
@@ -60,6 +61,7 @@ class Model:
     digest: str
     base: Model | None = None
     remote_code: bool = False
+    step: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the model as plain JSON values, for a step's spec."""
@@ -69,13 +71,21 @@ class Model:
             "digest": self.digest,
             "base": self.base.to_json() if self.base else None,
             "remote_code": self.remote_code,
+            "step": self.step,
         }
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> Model:
         """Return the model that `to_json` wrote."""
         base = cls.from_json(value["base"]) if value["base"] else None
-        return cls(value["kind"], Path(value["path"]), value["digest"], base, value["remote_code"])
+        return cls(
+            value["kind"],
+            Path(value["path"]),
+            value["digest"],
+            base,
+            value["remote_code"],
+            value["step"],
+        )
 
 
 def missing_files(kind: str, folder: Path) -> list[str]:

@@ -21,7 +21,7 @@ from drupe.core.declared import Declared
 from drupe.core.digest import identity, value_digest
 from drupe.core.errors import ContractError, Refused
 from drupe.core.job import Job
-from drupe.core.libraries import library_version
+from drupe.core.libraries import HERE, Environment
 from drupe.core.model import KINDS, Model, missing_files
 from drupe.core.target import Target
 
@@ -51,21 +51,44 @@ class Operation(Declared):
         return value_digest(self.key_parts(name, parents, digest))
 
     def key_parts(
-        self, name: str, parents: tuple[str, ...], digest: Callable[[Path], str]
+        self,
+        name: str,
+        parents: tuple[str, ...],
+        digest: Callable[[Path], str],
+        environment: Environment = HERE,
     ) -> dict[str, Any]:
-        """Return what the key is the hash of: no path, no secret, no time."""
+        """Return what the key is the hash of: no path, no secret, no time.
+
+        environment: what is installed where the step is to run.
+        """
         return {
             "format": 1,
             "operation": name,
             "version": self.version,
             "fields": self.key_form(digest),
-            "libraries": {library: library_version(library) for library in self.libraries},
+            "libraries": {
+                library: environment.version(library) for library in self.deciding_libraries()
+            },
             "parents": list(parents),
         }
 
-    def missing_libraries(self) -> list[str]:
-        """Return which of the deciding libraries are not installed."""
-        return [library for library in self.libraries if library_version(library) is None]
+    def deciding_libraries(self) -> tuple[str, ...]:
+        """Return the libraries whose versions decide the result, for the fields as they are."""
+        return self.libraries
+
+    def refusal_elsewhere(self) -> Refused | None:
+        """Return why the step cannot run on another machine, or None."""
+        return None
+
+    def refusal_in(self, environment: Environment) -> Refused | None:
+        """Return which of the deciding libraries are not where the step is to run, or None."""
+        missing = [name for name in self.deciding_libraries() if environment.version(name) is None]
+        if not missing:
+            return None
+        extra = f'pip install "drupe[{self.extra}]"' if self.extra else "Install them."
+        return Refused(
+            type(self).__name__, f"needs {', '.join(missing)}", environment.remedy or extra
+        )
 
     def refusal(self, kind: str, target: Target) -> Refused | None:
         """Return why this operation cannot work on a model of `kind` for `target`, or None.
@@ -78,10 +101,6 @@ class Operation(Declared):
                 f"works on {' or '.join(self.takes)}, but what comes before gives {kind}",
                 "Mend the order of the passes.",
             )
-        missing = self.missing_libraries()
-        if missing:
-            remedy = f'pip install "drupe[{self.extra}]"' if self.extra else "Install them."
-            return Refused(type(self).__name__, f"needs {', '.join(missing)}", remedy)
         return None
 
     def refusal_of_source(self, source: Model) -> Refused | None:

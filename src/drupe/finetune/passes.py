@@ -12,10 +12,9 @@ from drupe.core.accelerator import has_bitsandbytes_optimizers
 from drupe.core.dataset import Dataset, HeldOut, Names, Part
 from drupe.core.effects import Idle
 from drupe.core.errors import DrupeError, Refused
-from drupe.core.libraries import installed_version
+from drupe.core.libraries import HERE, Environment
 from drupe.core.model import Model
 from drupe.core.operation import Metric, Operation, Pass
-from drupe.core.target import Target
 from drupe.finetune.adapter_config import (
     check_base,
     check_settings,
@@ -92,21 +91,38 @@ class LoRA(Pass):
             )
         return self
 
-    def refusal(self, kind: str, target: Target) -> Refused | None:
-        """Refuse trackers that are not installed, and optimizers that do not run here."""
+    def deciding_libraries(self) -> tuple[str, ...]:
+        """Return the libraries, with bitsandbytes where the optimizer is its."""
+        its_own = self.training_args.optim in BITSANDBYTES_OPTIMIZERS
+        more = ("bitsandbytes",) if its_own and "bitsandbytes" not in self.libraries else ()
+        return (*self.libraries, *more)
+
+    def refusal_in(self, environment: Environment) -> Refused | None:
+        """Refuse trackers that are not installed, and optimizers that do not run here, too."""
         optimizer = self.training_args.optim
-        if optimizer in BITSANDBYTES_OPTIMIZERS and not has_bitsandbytes_optimizers():
+        here = environment is HERE
+        if here and optimizer in BITSANDBYTES_OPTIMIZERS and not has_bitsandbytes_optimizers():
             return Refused(
                 "training_args.optim",
                 f'is "{optimizer}", which needs an NVIDIA GPU, a torch for it and bitsandbytes',
                 'Write "auto", or train where they are.',
             )
         for name in self.training_args.report_to:
-            if not any(map(installed_version, DISTRIBUTIONS[name])):
+            if not any(map(environment.version, DISTRIBUTIONS[name])):
                 what = f"names {name}, which is not installed"
-                remedy = f"pip install {DISTRIBUTIONS[name][0]}"
+                remedy = environment.remedy or f"pip install {DISTRIBUTIONS[name][0]}"
                 return Refused("training_args.report_to", what, remedy)
-        return super().refusal(kind, target)
+        return super().refusal_in(environment)
+
+    def refusal_elsewhere(self) -> Refused | None:
+        """Refuse to write into a folder of this machine."""
+        if self.training_args.logging_dir is None:
+            return None
+        return Refused(
+            "training_args.logging_dir",
+            "is a folder of this machine, and the step runs on another",
+            "Leave it out, with the trackers that write there, or run with --system local.",
+        )
 
     def refusal_of_source(self, source: Model) -> Refused | None:
         """Refuse target modules that are not there, or not apart, by names and config."""

@@ -16,6 +16,7 @@ def begin(arguments: TrainingArgs) -> None:
     """Say by their own variables where tensorboard and mlflow write: no argument does."""
     if arguments.logging_dir is not None:
         folder = arguments.logging_dir.absolute()
+        folder.mkdir(parents=True, exist_ok=True)  # mlflow's database makes none
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder)
         os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
 

@@ -14,7 +14,6 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from drupe.core.dataset import Names
 from drupe.core.declared import Declared
 from drupe.core.effects import Idle
-from drupe.core.libraries import installed_version
 
 # How often is told and saved, and how many rows are measured at a time: the adapter is the same.
 OF_NO_RESULT = (
@@ -141,8 +140,6 @@ class TrainingArgs(Declared):
         """Return the key form without what changes no result."""
         named = self.model_copy(update={"logging_dir": None})  # written to, and never read
         form = super(TrainingArgs, named).key_form(digest)
-        if self.optim in BITSANDBYTES_OPTIMIZERS:  # its version decides too
-            form |= {"bitsandbytes": installed_version("bitsandbytes")}
         return {name: value for name, value in form.items() if name not in OF_NO_RESULT}
 
     def without_effect(self) -> list[Idle]:

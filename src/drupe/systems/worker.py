@@ -12,6 +12,8 @@ from pathlib import Path
 from drupe.catalog import find
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job, event_line
+from drupe.core.libraries import library_version
+from drupe.core.machine import machine_class
 from drupe.core.secrets import known_secrets, redacted_values
 from drupe.core.silence import SILENT
 from drupe.core.step import StepSpec, execute
@@ -71,7 +73,9 @@ def run_step(spec_file: Path, out: Path) -> int:
             execute(spec, find, out, job)
             seconds = time.monotonic() - started
             json.dumps(job.facts, allow_nan=False)  # what is no JSON is this step's fault
-            send({"event": "done", "facts": job.facts, "seconds": seconds})
+            libraries = {name: library_version(name) for name in spec.libraries}
+            machine = machine_class(spec.threads, libraries)
+            send({"event": "done", "facts": job.facts, "seconds": seconds, "machine": machine})
             return 0
         except DrupeError as fault:
             traceback.print_exc()

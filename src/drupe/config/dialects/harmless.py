@@ -41,7 +41,6 @@ PASSES: Known = {
     "clean_run_cache": Harmless(NOTHING, "run with --force to work again what is cached"),
     "output_name": Harmless(NOTHING, "each stage stays in the cache; the last one is delivered"),
     "evaluator": Harmless(NOTHING, "engine.evaluator measures every stage"),
-    "host": Refusal(NOTHING, "names a system for one pass", "Name it in engine.host, for all."),
 }
 LORA: Known = {
     "bias": Refusal(("none", *NOTHING), "asks for trained biases", "Leave it out."),

@@ -1,0 +1,98 @@
+"""System: a place where steps run, as a config describes it; its executor does the running."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field
+
+from drupe.core.declared import Declared
+from drupe.core.errors import Refused
+from drupe.core.executor import Executor
+from drupe.core.libraries import HERE, Environment
+from drupe.core.resource import AzureMLClient
+
+
+class Accelerator(Declared):
+    """A device and the execution providers to use on it."""
+
+    device: Literal["cpu", "gpu", "npu"] | None = None
+    execution_providers: Annotated[list[str], Field(min_length=1)] | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an executor is given beside its system.
+
+    name: the system's, in the config. folder: the config's. cache: where what it keeps on this
+    machine may lie. preload: what workers import before the first step, see `Operation.preload`.
+    note: tells the user a line.
+    """
+
+    name: str
+    folder: Path
+    cache: Path
+    preload: tuple[str, ...] = ()
+    note: Callable[[str], None] = lambda text: None
+
+
+class System(Declared):
+    """What all systems share.
+
+    executor: "module:Class", imported when steps are to run; called with the system and a
+    `Setting`. elsewhere: whether its steps run on other machines, to which files have to travel.
+    """
+
+    executor: ClassVar[str] = ""
+    elsewhere: ClassVar[bool] = False
+
+    type: str
+    accelerators: list[Accelerator] = Field(default=[])
+    hf_token: bool = False
+    """Steps may read what needs a token of the Hugging Face Hub."""
+
+    def open(self, setting: Setting) -> Executor:
+        """Return the executor of this system, to be used as a context manager."""
+        module, _, name = self.executor.partition(":")
+        made: Executor = getattr(importlib.import_module(module), name)(self, setting)
+        return made
+
+    def refusal(self) -> Refused | None:
+        """Return why no step can run on this system, as far as can be said here, or None."""
+        return None
+
+    def environment(self) -> Environment:
+        """Return what is installed where the steps run. It may start a process, once."""
+        return HERE
+
+    def client(self) -> AzureMLClient | None:
+        """Return the AzureML workspace that this system is in, if it is in one."""
+        return None
+
+    def in_workspace(self, client: AzureMLClient | None) -> Self:
+        """Return this system in the workspace of the config, where it names none itself."""
+        return self
+
+    def lints(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield what is described and will not work: its place in the system, and the words."""
+        yield from ()
+
+
+HERE_NAME = "here"  # this machine, where the config names no system
+
+
+@dataclass(frozen=True)
+class NamedSystem:
+    """A system under its name in the config."""
+
+    name: str
+    system: System
+
+    @property
+    def words(self) -> str:
+        """Where it is, with its type: "on aml (AzureML)", "here (LocalSystem)"."""
+        return f"{'' if self.name == HERE_NAME else 'on '}{self.name} ({self.system.type})"
