@@ -38,9 +38,7 @@ class Bundle:
     inputs: dict[str, Path] = field(default_factory=dict)
 
 
-def pack(
-    batch: Batch, folder: Path, preload: tuple[str, ...] = (), code: bool = True
-) -> Bundle:
+def pack(batch: Batch, folder: Path, preload: tuple[str, ...] = (), code: bool = True) -> Bundle:
     """Write `batch` into the empty `folder`, the models of which are the bundle's inputs.
 
     preload: what is imported there before the first step. code: whether the wheels are needed.

@@ -11,7 +11,6 @@ handlers and limits, and may be in use by the caller: so it is never loaded in t
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import tempfile
 import threading
@@ -70,13 +69,14 @@ class RayExecutor:
             return
         system, setting = self._system, self._setting
         alone = system.address == "local"
-        self._driver = _Driver(setting.name, ALONE if alone else {})
+        code = str(put_on_path(setting.cache / "code"))
+        self._driver = _Driver(setting.name, {**ALONE, "PYTHONPATH": code} if alone else {})
         storage = setting.cache / "ray" if alone else system.storage
         self._opened = self._driver.begin(
             "open",
             name=setting.name,
             address=system.address,
-            code=str(put_on_path(setting.cache / "code")),
+            code=code,
             num_cpus=system.num_cpus,
             num_gpus=system.num_gpus,
             memory=system.memory_bytes,
@@ -140,8 +140,7 @@ class _Driver:
     def __init__(self, name: str, variables: dict[str, str]) -> None:
         self._where = f"systems.{name}"
         self._last_words = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
-        chosen = {key: os.environ.get(key, value) for key, value in variables.items()}
-        self._process = Interpreter(variables=chosen).start(
+        self._process = Interpreter(variables=variables).start(
             "drupe.systems.ray_driver",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

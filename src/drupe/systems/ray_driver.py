@@ -9,6 +9,7 @@ by its name. End of input without "close": the client is gone.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import threading
@@ -78,6 +79,7 @@ class Driver:
         self._made = 0
         self._most = 0
         self._where = ""
+        self._alone = False
         self._storage = Storage("", everywhere=False)
         self._options: dict[str, Any] = {}
         self._arguments: tuple[Any, ...] = ()
@@ -97,10 +99,11 @@ class Driver:
     ) -> dict[str, Any]:
         """Connect, and start the workers; return how many batches may run at once."""
         self._where = f"systems.{name}"
+        self._alone = address == "local"
         self._connect(address, code)
         wanted = {"CPU": num_cpus, "GPU": num_gpus, "memory": memory or 0}
         self._most = max_parallel or self._capacity(wanted)
-        self._storage = Storage(storage, everywhere=address == "local")
+        self._storage = Storage(storage, everywhere=self._alone)
         self._options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory}
         self._arguments = (preload, storage, idle_seconds)
         with self._lock:
@@ -166,7 +169,9 @@ class Driver:
             bring_file(job.worker, self._client, batch, path, Path(to))
 
     def close(self) -> None:
-        """Let our workers go; one that nobody else follows ends."""
+        """Let our workers go; one that nobody else follows ends, and all with our own cluster."""
+        if self._alone:
+            return
         for job in list(self._jobs.values()):
             if job.worker is not None:
                 job.worker.leave.remote(self._client)
@@ -178,11 +183,11 @@ class Driver:
                 ray.kill(slot.worker)  # it waits for cores still
 
     def _connect(self, address: str, code: str) -> None:
-        alone: dict[str, Any] = {}
-        if address == "local":
-            cores = usable_cores()
-            alone = {
-                "num_cpus": cores,
+        environment: dict[str, Any] = {"working_dir": code, "env_vars": SILENT}
+        options: dict[str, Any] = {"runtime_env": environment}
+        if self._alone:  # its workers inherit our environment, with the code on the path
+            options = {
+                "num_cpus": usable_cores(),
                 "include_dashboard": False,
                 "object_store_memory": LOCAL_STORE_BYTES,
             }
@@ -191,9 +196,8 @@ class Driver:
                 address,
                 namespace=NAMESPACE,
                 log_to_driver=False,
-                logging_level="error",
-                runtime_env={"working_dir": code, "env_vars": SILENT},
-                **alone,
+                logging_level=logging.ERROR,
+                **options,
             )
         except AuthenticationError as fault:
             raise Refused(

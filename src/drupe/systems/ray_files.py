@@ -87,9 +87,7 @@ def send_folder(worker: Any, client: str, folder: Path, to: str) -> None:
                 if not data and offset:
                     break
                 # The reference is the call's alone: the store drops the piece with it.
-                pending.append(
-                    worker.receive.remote(client, f"{to}/{name}", offset, ray.put(data))
-                )
+                pending.append(worker.receive.remote(client, f"{to}/{name}", offset, ray.put(data)))
                 if len(pending) >= AT_ONCE:
                     ray.get(pending.popleft())
                 offset += len(data)

@@ -151,9 +151,10 @@ class Worker:
     def read(self, client: str, name: str, path: str, offset: int, size: int) -> bytes:
         """Return a piece of a file of the results; b"" behind its end, and of an absent file."""
         self._hear(client)
-        with suppress(FileNotFoundError), (self._jobs[name].place / "results" / path).open(
-            "rb"
-        ) as file:
+        with (
+            suppress(FileNotFoundError),
+            (self._jobs[name].place / "results" / path).open("rb") as file,
+        ):
             file.seek(offset)
             return file.read(size)
         return b""
