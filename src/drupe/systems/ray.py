@@ -31,6 +31,7 @@ from drupe.systems.declarations import Ray
 from drupe.systems.processes import Interpreter
 
 CLOSE_SECONDS = 20.0
+LONGEST_FOLDER = 45  # a socket's path has 107 characters at most
 FAULTS = {kind.__name__: kind for kind in (DrupeError, Refused, StepError, Transient)}
 # A cluster that we start listens on the loopback alone, as Ray does by itself where it expects no
 # other machine (macOS, Windows), and knows its clients by a token.
@@ -45,7 +46,7 @@ class RayExecutor:
     def __init__(self, system: Ray, setting: Setting) -> None:
         self._system = system
         self._setting = setting
-        self._packed = tempfile.TemporaryDirectory(prefix="drupe-ray-")
+        self._packed = tempfile.TemporaryDirectory(prefix="drupe-ray-", ignore_cleanup_errors=True)
         self._driver: _Driver | None = None
         self._opened: Future[Any] | None = None
 
@@ -54,7 +55,7 @@ class RayExecutor:
 
     def __exit__(self, *fault: object) -> None:
         if self._driver is not None:
-            self._driver.close()
+            self._driver.close(self._opened)
             self._driver = None
         self._packed.cleanup()
 
@@ -77,6 +78,7 @@ class RayExecutor:
             name=setting.name,
             address=system.address,
             code=code,
+            session=self._session(),
             num_cpus=system.num_cpus,
             num_gpus=system.num_gpus,
             memory=system.memory_bytes,
@@ -121,6 +123,14 @@ class RayExecutor:
     def log(self, batch: Batch, key: str, folder: Path) -> None:
         """Bring a step's log."""
         self._connected().ask("log", batch=batch.name, path=f"{key}.log", to=str(folder / "log"))
+
+    def _session(self) -> str | None:
+        """Return where our own cluster keeps its sockets and logs: a folder that is ours alone.
+
+        Ray's own choice where its names get too long for sockets.
+        """
+        folder = self._packed.name
+        return folder if len(folder) < LONGEST_FOLDER else None
 
     def _connected(self) -> _Driver:
         self.warm_up()
@@ -178,8 +188,10 @@ class _Driver:
         """Return the answer to a request."""
         return self.wait(self.begin(call, **arguments))
 
-    def close(self) -> None:
-        """Have our workers end, and the cluster too if it is ours."""
+    def close(self, opened: Future[Any] | None) -> None:
+        """Have our workers end, and the cluster too if it is ours; at once while it connects."""
+        if opened is not None and not opened.done():
+            kill_group(self._process.pid)
         with suppress(DrupeError, TimeoutError):
             self.begin("close").result(CLOSE_SECONDS)
         assert self._process.stdin

@@ -31,7 +31,7 @@ from ray.exceptions import (
 
 from drupe.core.errors import DrupeError, Refused, StepError
 from drupe.core.executor import Transient
-from drupe.core.process import usable_cores
+from drupe.core.process import kill_group, usable_cores
 from drupe.core.silence import SILENT
 from drupe.systems.ray_desk import NAME, Desk
 from drupe.systems.ray_files import Storage, bring_file, bring_folder, send_folder
@@ -79,7 +79,7 @@ class Driver:
         self._made = 0
         self._most = 0
         self._where = ""
-        self._alone = False
+        self.alone = False
         self._storage = Storage("", everywhere=False)
         self._options: dict[str, Any] = {}
         self._arguments: tuple[Any, ...] = ()
@@ -89,6 +89,7 @@ class Driver:
         name: str,
         address: str,
         code: str,
+        session: str | None,
         num_cpus: float,
         num_gpus: float,
         memory: int | None,
@@ -99,11 +100,11 @@ class Driver:
     ) -> dict[str, Any]:
         """Connect, and start the workers; return how many batches may run at once."""
         self._where = f"systems.{name}"
-        self._alone = address == "local"
-        self._connect(address, code)
+        self.alone = address == "local"
+        self._connect(address, code, session)
         wanted = {"CPU": num_cpus, "GPU": num_gpus, "memory": memory or 0}
         self._most = max_parallel or self._capacity(wanted)
-        self._storage = Storage(storage, everywhere=self._alone)
+        self._storage = Storage(storage, everywhere=self.alone)
         self._options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory}
         self._arguments = (preload, storage, idle_seconds)
         with self._lock:
@@ -170,7 +171,7 @@ class Driver:
 
     def close(self) -> None:
         """Let our workers go; one that nobody else follows ends, and all with our own cluster."""
-        if self._alone:
+        if self.alone:
             return
         for job in list(self._jobs.values()):
             if job.worker is not None:
@@ -182,14 +183,15 @@ class Driver:
             if not _is_there(slot.ready):
                 ray.kill(slot.worker)  # it waits for cores still
 
-    def _connect(self, address: str, code: str) -> None:
+    def _connect(self, address: str, code: str, session: str | None) -> None:
         environment: dict[str, Any] = {"working_dir": code, "env_vars": SILENT}
         options: dict[str, Any] = {"runtime_env": environment}
-        if self._alone:  # its workers inherit our environment, with the code on the path
+        if self.alone:  # its workers inherit our environment, with the code on the path
             options = {
                 "num_cpus": usable_cores(),
                 "include_dashboard": False,
                 "object_store_memory": LOCAL_STORE_BYTES,
+                "_temp_dir": session,
             }
         try:
             ray.init(
@@ -403,7 +405,11 @@ def serve(driver: Driver, lines: Any, say: Callable[[dict[str, Any]], None]) -> 
 
     with ThreadPoolExecutor(max_workers=64) as pool:
         for line in lines:
-            pool.submit(answer, json.loads(line))
+            request = json.loads(line)
+            if request["call"] == "open":  # Ray connects in the main thread alone
+                answer(request)
+            else:
+                pool.submit(answer, request)
 
 
 def main() -> None:
@@ -417,8 +423,11 @@ def main() -> None:
             out.write(json.dumps(message).encode() + b"\n")
             out.flush()
 
-    serve(Driver(), sys.stdin.buffer, say)
-    ray.shutdown()
+    driver = Driver()
+    serve(driver, sys.stdin.buffer, say)
+    if driver.alone:  # Ray's own end takes 5 s, and leaves two of its processes for a minute
+        kill_group(os.getpid())
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -56,9 +56,8 @@ class Worker:
     """
 
     def __init__(self, preload: Sequence[str], storage: str, idle_seconds: float) -> None:
-        self._own = Path(tempfile.mkdtemp(prefix="drupe-ray-"))
         self._shares = bool(storage)
-        self._home = Path(storage) if storage else self._own
+        self._home = Path(storage or tempfile.mkdtemp(prefix="drupe-worker-"))
         self._idle_seconds = idle_seconds
         self._jobs: dict[str, _Job] = {}
         self._heard: dict[str, float] = {}
@@ -253,5 +252,6 @@ class Worker:
         self._executor.__exit__()
         for job in list(self._jobs.values()):
             remove_tree(job.place)
-        remove_tree(self._own)
+        if not self._shares:
+            remove_tree(self._home)
         os._exit(0)
