@@ -22,7 +22,7 @@ from drupe.core.files import check_writable, remove_tree
 from drupe.core.secrets import redacted_values
 from drupe.listener import Listener
 from drupe.outcome import Outcome
-from drupe.output import report
+from drupe.output import PAGE, output_folder, report
 from drupe.plan import Plan, Step
 from drupe.preflight.finding import Finding
 
@@ -120,7 +120,9 @@ class EventLog(Listener):
 
     def delivered(self, outcome: Outcome) -> None:
         """Write where the result lies."""
-        self._write("delivered", output=_path(outcome.path), seconds=round(outcome.seconds, 3))
+        page = str(output_folder(outcome.plan) / PAGE)
+        seconds = round(outcome.seconds, 3)
+        self._write("delivered", output=_path(outcome.path), page=page, seconds=seconds)
 
     def _open(self, file: Path) -> None:
         check_writable(file.parent, "--events")
@@ -157,6 +159,7 @@ def success(outcome: Outcome, events: Path | None) -> dict[str, Any]:
     return {
         **report(outcome),
         "output": _path(outcome.path),
+        "page": str(output_folder(outcome.plan) / PAGE),
         "seconds": round(outcome.seconds, 3),
         "events": _path(events),
         "exit": 0,

@@ -142,9 +142,22 @@ class Terminal(Listener):
             self._print(f"\nIn {_short(outcome.path)}, after {duration(outcome.seconds)}.")
             self._print(f"Its card:  {_short(outcome.path / 'README.md')}")
         self._print(f"The report:  {_short(output_folder(outcome.plan) / PAGE)}")
-        if outcome.path is not None and _answers(outcome):
-            chat = f"{_program()} chat {_short(output_folder(outcome.plan))}"
+        if outcome.path is not None:
+            self._next(outcome)
+
+    def _next(self, outcome: Outcome) -> None:
+        """Say what can be done with the result by another command."""
+        kind, folder = outcome.final.kind, _short(output_folder(outcome.plan))
+        if _answers(outcome):
+            chat = f"{_program()} chat {folder}"
             self._print(f'Next:  {chat}\n       {chat} --prompt "..." --choices A,B')
+        elif (
+            kind == "hf-adapter" and Path(outcome.plan.workflow.file).resolve().parent == Path.cwd()
+        ):
+            # Elsewhere the base, relative to the config, would not be found by its name.
+            self._print(f"Next:  {_program()} merge {folder} -o merged")
+        elif kind == "hf":
+            self._print(f"Next:  {_program()} export {folder} --precision int4 -o int4")
 
     def _answered(self, outcome: Outcome) -> None:
         for score in outcome.scores.values():

@@ -50,6 +50,7 @@ class Followed:
         self._batch = batch
         self._stopped = stopped
         self._submits = 0
+        self._cancelled = False
         self._last = Polled("queued")
         self._steps = {spec.key: _Step() for spec in batch.steps}
 
@@ -73,11 +74,16 @@ class Followed:
                 return Run(step.done["seconds"], peak, step.done["facts"], step.done["machine"])
             self._again(tell, lambda: self._executor.log(self._batch, key, folder))
         except BaseException:
-            if self._submits and self._last.state != "ended":
-                self._executor.cancel(self._batch)
+            self.cancel()
             raise
         error = _error(spec, folder, step, self._last)
         raise _with_full_disk(error, folder) if self._executor.here else error
+
+    def cancel(self) -> None:
+        """Stop the batch, unless it was never submitted or has ended."""
+        if self._submits and self._last.state != "ended" and not self._cancelled:
+            self._cancelled = True
+            self._executor.cancel(self._batch)
 
     def _submit(self, tell: Tell) -> None:
         self._submits += 1  # before: what was half submitted is to be cancelled too
@@ -192,7 +198,7 @@ def _error(spec: StepSpec, folder: Path, step: _Step, last: Polled) -> StepError
         )
         return StepError(where, step.failed["what"], remedy)
     if last.status == -9 and step.peak_bytes:
-        held = f" (it held {step.peak_bytes / 2**30:.1f} GiB at its peak)"
+        held = f" (it held {step.peak_bytes / 10**9:.1f} GB at its peak)"
     else:
         held = ""
     unsaid = " without having done the step" if last.status == 0 else ""
