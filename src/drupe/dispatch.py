@@ -25,7 +25,6 @@ from drupe.core.cache import Result, Run
 from drupe.core.executor import Batch, Executor
 from drupe.core.journal import Measured, journal_file, write_down
 from drupe.core.model import KINDS, Model
-from drupe.core.process import usable_cores
 from drupe.core.step import StepSpec
 from drupe.core.system import Setting
 from drupe.listener import Listener
@@ -231,7 +230,7 @@ class _Dispatch:
             operation=step.registered,
             fields=json.loads(step.operation.model_dump_json()),
             models=tuple(map(self._model, step.reads)),
-            threads=usable_cores(),
+            threads=step.system.system.threads(),
             libraries=step.parts["libraries"],
         )
 

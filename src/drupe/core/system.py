@@ -14,6 +14,7 @@ from drupe.core.declared import Declared
 from drupe.core.errors import Refused
 from drupe.core.executor import Executor
 from drupe.core.libraries import HERE, Environment
+from drupe.core.process import usable_cores
 from drupe.core.resource import AzureMLClient
 
 
@@ -68,6 +69,13 @@ class System(Declared):
     def environment(self) -> Environment:
         """Return what is installed where the steps run. It may start a process, once."""
         return HERE
+
+    def threads(self) -> int:
+        """Return how many threads a step may use; 0: the cores of the machine on which it runs.
+
+        They may decide the bytes of what is trained, and are recorded beside each result.
+        """
+        return usable_cores()
 
     def client(self) -> AzureMLClient | None:
         """Return the AzureML workspace that this system is in, if it is in one."""

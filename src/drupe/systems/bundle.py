@@ -38,15 +38,16 @@ class Bundle:
     inputs: dict[str, Path] = field(default_factory=dict)
 
 
-def pack(batch: Batch, folder: Path, preload: tuple[str, ...] = ()) -> Bundle:
+def pack(batch: Batch, folder: Path, preload: tuple[str, ...] = (), code: bool = True) -> Bundle:
     """Write `batch` into the empty `folder`, the models of which are the bundle's inputs.
 
-    preload: what is imported there before the first step.
+    preload: what is imported there before the first step. code: whether the wheels are needed.
     """
     packing = _Packing(Bundle(folder))
     steps = [packing.step(spec).to_json() for spec in batch.steps]
-    (folder / "wheels").mkdir(parents=True)
-    write_wheels(folder / "wheels")
+    if code:
+        (folder / "wheels").mkdir(parents=True)
+        write_wheels(folder / "wheels")
     told = {"format": FORMAT, "preload": list(preload), "steps": steps}
     (folder / "batch.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     return packing.bundle

@@ -5,18 +5,21 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from drupe.core.amounts import read_bytes
 from drupe.core.declared import Declared
 from drupe.core.errors import Refused
-from drupe.core.libraries import HERE, Environment
+from drupe.core.libraries import HERE, Environment, installed_version
 from drupe.core.resource import AzureMLClient
 from drupe.core.system import System
 from drupe.systems.conda import conda_lints
 from drupe.systems.interpreter import InterpreterEnvironment, python_of
 from drupe.systems.processes import Interpreter
+
+RAY_ADDRESS = r"^(local|auto|(ray://)?[\w.\-\[\]:]+:\d+)$"
 
 
 class LocalSystem(System):
@@ -107,6 +110,10 @@ class AzureML(System):
         """Return what is installed there."""
         return HERE
 
+    def threads(self) -> int:
+        """Return 0: the compute's machine decides."""
+        return 0
+
     def refusal(self) -> Refused | None:
         """Refuse to run steps there."""
         return not_yet(self)
@@ -144,12 +151,45 @@ class Ray(System):
     elsewhere = True
 
     type: Literal["Ray"] = "Ray"
-    address: str = "local"
-    """A cluster on this machine alone ("local"), the one that runs here ("auto"), or host:port."""
+    address: Annotated[str, Field(pattern=RAY_ADDRESS)] = "local"
+    """"local": a cluster of this machine alone, as long as the run. "auto": the one that runs on
+    this machine. "HOST:PORT": the one of whose nodes this machine is one. "ray://HOST:PORT":
+    any, by Ray's client server."""
+    num_cpus: float = Field(default=1, gt=0)
+    """Cores that Ray keeps for a step, which uses as many threads."""
+    num_gpus: float = Field(default=0, ge=0)
+    """GPUs that Ray keeps for a step."""
+    memory: int | str | None = None
+    """Memory that Ray keeps for a step: bytes, or "4GB"."""
+    max_parallel: Annotated[int, Field(ge=1)] | None = None
+    """Steps that run at once. Without it as many as the nodes that are there hold."""
+    storage: Path | None = None
+    """A folder that all nodes and this machine share, through which files travel, and where an
+    unfinished step leaves what it goes on from. Without it files travel through Ray's own store."""
+    idle_minutes: float = Field(default=5, gt=0)
+    """How long a worker whose client is gone keeps its results before it ends."""
+
+    @field_validator("memory")
+    @classmethod
+    def _is_an_amount(cls, value: int | str | None) -> int | str | None:
+        if isinstance(value, str):
+            read_bytes(value)
+        return value
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory in bytes."""
+        return read_bytes(self.memory) if isinstance(self.memory, str) else self.memory
+
+    def threads(self) -> int:
+        """Return as many as Ray keeps cores."""
+        return max(1, int(self.num_cpus))
 
     def refusal(self) -> Refused | None:
-        """Refuse to run steps there."""
-        return not_yet(self)
+        """Refuse where Ray is not installed."""
+        if installed_version("ray") is None:
+            return Refused(self.type, "needs ray", 'pip install "drupe[ray]"')
+        return None
 
 
 def not_yet(system: System) -> Refused:
