@@ -117,8 +117,12 @@ class AzureML(System):
 
     def in_workspace(self, client: AzureMLClient | None) -> Self:
         """Return this system in the workspace of the config, where it names none itself."""
-        if self.azureml_client_config is not None or client is None:
+        own = self.azureml_client_config
+        if client is None or (own is not None and all(own.triple)):
             return self
+        if own is not None:
+            names = ("subscription_id", "resource_group", "workspace_name")
+            client = own.model_copy(update={name: getattr(client, name) for name in names})
         return self.model_copy(update={"azureml_client_config": client})
 
     def lints(self) -> Iterator[tuple[tuple[str, ...], str]]:
