@@ -87,7 +87,7 @@ def run(
         if isinstance(config, Workflow)
         else load(Path(config), system, target, output, settings, strict=strict)
     )
-    planned = plan.draft(workflow, heard.warning)
+    planned = plan.draft(workflow, heard.warning, heard.note)
     expected = estimates(planned)
     findings = examine(planned, expected)
     refuse(workflow.file, [*planned.blockers, *blockers_of(findings)])
@@ -216,7 +216,7 @@ def apply(
     result = planned.cache.run(
         step.key, step.operation.gives, parents, work, base, force, step.parts
     )
-    if not result.hit:
+    if not result.hit and not step.system.system.elsewhere:
         note_down(step, read[0], result)
     return replace(result, model=replace(result.model, remote_code=read[0].remote_code))
 

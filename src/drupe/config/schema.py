@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from drupe.config.workspace import Workspace
+from drupe.config.workspace import NO_WORKSPACE, Workspace
 from drupe.core.amounts import read_bytes
 from drupe.core.operation import Metric, Pass
 from drupe.core.resource import Remote, kind_of
@@ -188,7 +188,7 @@ class Workflow:
     notes: tuple[Said, ...]
     host: NamedSystem
     measures: NamedSystem
-    workspace: Workspace = Workspace(None)
+    workspace: Workspace = NO_WORKSPACE
     settings: tuple[str, ...] = ()
     strict: bool = False
     places: dict[Path, str] = field(default_factory=dict, compare=False)

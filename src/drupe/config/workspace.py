@@ -57,6 +57,9 @@ class Workspace:
         return self.client
 
 
+NO_WORKSPACE = Workspace(None, why="has no workspace")
+
+
 def find_workspace(
     root: Map, folder: Path, environment: Mapping[str, str] = os.environ
 ) -> Workspace:

@@ -38,6 +38,7 @@ MODEL_FILES = (
     *("vocab.*", "tokenizer*", "LICENSE*", "NOTICE*"),
 )
 MORE_TEMPLATES = "additional_chat_templates"
+HUB = "hub:"  # begins the address of a model on the Hub
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 
 
@@ -48,6 +49,8 @@ class Model:
     An adapter is nothing without the model that it was trained on: that is its `base`.
     remote_code: the config allows the model's own Python code to run. step: of a model that is not
     there yet, the key of the step that makes it in the same job; its path says nothing then.
+    source: of a model that is brought to where its steps run from elsewhere: its address,
+    "hub:OWNER/NAME@COMMIT" or AzureML's. Here are its small files at most; no part of a spec.
     """
 
     kind: str
@@ -56,6 +59,7 @@ class Model:
     base: Model | None = None
     remote_code: bool = False
     step: str | None = None
+    source: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the model as plain JSON values, for a step's spec."""

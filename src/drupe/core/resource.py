@@ -179,6 +179,12 @@ class Remote(Declared):
             return f"{outputs}/paths/{self.relative_path}"
         return f"datastores/{self.datastore_name}/paths/{self.relative_path}"
 
+    @property
+    def source(self) -> str:
+        """The address as a job in the same workspace is given it."""
+        path = f"azureml://{self._path}"
+        return path if self.type == "azureml_datastore" else self.uri
+
     def placeholders(self) -> Iterator[tuple[str, str]]:
         """Yield (field, value) of each that was meant to be replaced ("Your Azure ...")."""
         for name in type(self).model_fields:

@@ -14,7 +14,7 @@ from drupe.core.declared import Declared
 from drupe.core.errors import Refused
 from drupe.core.executor import Executor
 from drupe.core.libraries import HERE, Environment
-from drupe.core.resource import AzureMLClient
+from drupe.core.resource import AzureMLClient, Remote
 
 
 class Accelerator(Declared):
@@ -45,10 +45,12 @@ class System(Declared):
 
     executor: "module:Class", imported when steps are to run; called with the system and a
     `Setting`. elsewhere: whether its steps run on other machines, to which files have to travel.
+    reaches_hub: whether a model of the Hub is fetched there, not here.
     """
 
     executor: ClassVar[str] = ""
     elsewhere: ClassVar[bool] = False
+    reaches_hub: ClassVar[bool] = False
 
     type: str
     accelerators: list[Accelerator] = Field(default=[])
@@ -68,6 +70,10 @@ class System(Declared):
     def environment(self) -> Environment:
         """Return what is installed where the steps run. It may start a process, once."""
         return HERE
+
+    def reads(self, remote: Remote) -> bool:
+        """Return whether its steps are given that address, so that no byte of it is needed here."""
+        return False
 
     def client(self) -> AzureMLClient | None:
         """Return the AzureML workspace that this system is in, if it is in one."""

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from drupe.core.declared import Declared
 from drupe.core.errors import Refused
 from drupe.core.libraries import HERE, Environment
-from drupe.core.resource import AzureMLClient
+from drupe.core.resource import AzureMLClient, Remote
 from drupe.core.system import System
 from drupe.systems.conda import conda_lints
 from drupe.systems.interpreter import InterpreterEnvironment, python_of
@@ -90,6 +90,7 @@ class AzureML(System):
 
     executor = "drupe.systems.azureml:open_workspace"
     elsewhere = True
+    reaches_hub = True
 
     type: Literal["AzureML"] = "AzureML"
     aml_compute: str
@@ -110,6 +111,14 @@ class AzureML(System):
     def refusal(self) -> Refused | None:
         """Refuse to run steps there."""
         return not_yet(self)
+
+    def reads(self, remote: Remote) -> bool:
+        """Return whether a job can have it as an input: what lies in its workspace, a registry."""
+        if remote.type in ("azureml_model", "azureml_datastore"):
+            own, other = self.client(), remote.azureml_client
+            return own is not None and other is not None and own.triple == other.triple
+        on_azure = remote.type == "url" and ".dfs.core.windows.net/" in str(remote.url)
+        return on_azure or remote.type == "azureml_registry_model"
 
     def client(self) -> AzureMLClient | None:
         """Return the workspace that is named here."""
