@@ -34,7 +34,7 @@ class UrlPlace:
     """A file or a folder at a URL; raises Refused for a scheme that nothing here can read."""
 
     def __init__(self, url: str, where: str) -> None:
-        self._url, self._where = url, where
+        self._url, self._where, self._is_file = url, where, False
         scheme = url.partition(":")[0].lower()
         fsspec = _fsspec()
         _check_scheme(fsspec, scheme, where)
@@ -46,7 +46,7 @@ class UrlPlace:
         with self._told():
             self._files.invalidate_cache()
             about = self._files.info(self._root)
-            is_file = about["type"] == "file"
+            is_file = self._is_file = about["type"] == "file"
             found = {self._root: about} if is_file else self._files.find(self._root, detail=True)
         root = str(self._root).rstrip("/")
         entries = (
@@ -58,9 +58,8 @@ class UrlPlace:
         return listed(self._where, self._url, entries, is_file=is_file)
 
     def read(self, entry: Entry, start: int) -> Iterator[bytes]:
-        """Yield a file's bytes from `start` on, in ranges."""
-        alone = PurePosixPath(str(self._root)).name == entry.name and self._is_file()
-        path = self._root if alone else f"{str(self._root).rstrip('/')}/{entry.name}"
+        """Yield a file's bytes from `start` on, in ranges; after `listing`."""
+        path = self._root if self._is_file else f"{str(self._root).rstrip('/')}/{entry.name}"
         while start < entry.size_bytes:
             end = min(start + CHUNK_BYTES, entry.size_bytes)
             with self._told():
@@ -72,10 +71,6 @@ class UrlPlace:
                 raise Transient(self._where, what, "Run again: what is here is kept.")
             yield data
             start += len(data)
-
-    def _is_file(self) -> bool:
-        with self._told():
-            return bool(self._files.isfile(self._root))
 
     def _entry(self, name: str, about: dict[str, Any]) -> Entry:
         size = about.get("size")
