@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from drupe.core.errors import Refused
-from drupe.systems.batch import run_batch
+from drupe.systems.batch import MARK, run_batch
 from drupe.systems.worker import quiet_dependencies
 
 EXAMPLES = """\
   drupe batch --bundle bundle --input model0=/models/phi --results results
 """
-MARK = "drupe-event: "
 PROGRESS_SECONDS = 2.0
 
 
