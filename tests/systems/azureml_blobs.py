@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from email.utils import formatdate
 from pathlib import Path
+from xml.sax.saxutils import escape
 
 from loopback import Answer, Request
 

@@ -18,6 +18,7 @@ import base64
 import json
 import re
 import time
+import traceback
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,7 @@ class FakeAzure:
     def __post_init__(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.asked: list[Request] = []
+        self.broken: list[str] = []
         self.blobs = Blobs(self.folder / "blobs")
         self.jobs = Jobs(self.folder / "jobs", self.blobs, self._place_of)
         self._faults: list[Fault] = []
@@ -82,6 +84,7 @@ class FakeAzure:
     def __exit__(self, *fault: object) -> None:
         self.jobs.close()
         self._loopback.__exit__()
+        assert not self.broken, "\n".join(self.broken)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -128,6 +131,13 @@ class FakeAzure:
 
     def _answer(self, request: Request) -> Answer:
         self.asked.append(request)
+        try:
+            return self._answer_with_faults(request)
+        except Exception:
+            self.broken.append(traceback.format_exc())
+            return _error(501, "Broken", "the fake itself")
+
+    def _answer_with_faults(self, request: Request) -> Answer:
         fault = next((each for each in self._faults if self._is_on(each, request)), None)
         if fault is None:
             return self._route(request)

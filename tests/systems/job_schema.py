@@ -68,8 +68,6 @@ def _object(model: type, module: ModuleType, definitions: dict[str, Any]) -> dic
 
 def _of_hint(hint: Any, module: ModuleType, definitions: dict[str, Any]) -> dict[str, Any]:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if isinstance(hint, typing.ForwardRef):
-        return _of_name(hint.__forward_arg__.rpartition(".")[2], module, definitions)
     if hint is Any:
         return {}
     if origin is typing.Union:
@@ -85,7 +83,8 @@ def _of_hint(hint: Any, module: ModuleType, definitions: dict[str, Any]) -> dict
         return {"type": "object", "additionalProperties": _of_hint(inner[1], module, definitions)}
     if hint in PLAIN:
         return {"type": PLAIN[hint]}
-    return _of_name(hint.__name__, module, definitions)
+    written = hint.__name__ if isinstance(hint, type) else getattr(hint, "__forward_arg__", hint)
+    return _of_name(written.rpartition(".")[2], module, definitions)
 
 
 def _of_name(name: str, module: ModuleType, definitions: dict[str, Any]) -> dict[str, Any]:

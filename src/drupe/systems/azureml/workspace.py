@@ -5,10 +5,12 @@ Every call raises `Transient` for what may be tried again, a fault in three part
 
 from __future__ import annotations
 
+import io
+import logging
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,8 @@ class Workspace:
     def __init__(self, client: AzureMLClient) -> None:
         self._client = client
         self._where = f"the workspace {client.workspace_name}"
+        # azure-ai-ml tells of each class of its own that is an experiment, whoever asks.
+        logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)
         self._ml = workspace(client)
         self._containers: dict[str, tuple[float, ContainerClient]] = {}
 
@@ -74,7 +78,8 @@ class Workspace:
     def create(self, job: Any, name: str) -> None:
         """Upload what a job needs, and submit it; one that is there is left alone."""
         try:
-            with calling(self._where):
+            # After each upload azure-ai-ml prints an empty line, in the colours of a terminal.
+            with calling(self._where), redirect_stderr(io.StringIO()):
                 self._ml.jobs.create_or_update(job)
         except DrupeError as fault:
             # Another client was faster, or the answer to our own request was lost on its way.
