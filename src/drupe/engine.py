@@ -172,6 +172,7 @@ def open_executors(
             cache=planned.cache.folder,
             preload=preload_of(to_run, planned.source.model),
             note=heard.note,
+            force=force,
         )
         found[system] = held.enter_context(steps[0].system.system.open(setting))
         if to_run:

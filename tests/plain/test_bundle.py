@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 from drupe_toys import Append, Breaks, Reverse
 
-from drupe.cli.batch import MARK
 from drupe.core.errors import StepError
 from drupe.core.executor import Batch
 from drupe.core.model import Model
 from drupe.core.step import StepSpec
-from drupe.systems.batch import digests
+from drupe.systems.batch import MARK, digests
 from drupe.systems.bundle import Bundle, pack
 from drupe.systems.code import installed_code, put_on_path
 from drupe.systems.follow import check_arrived

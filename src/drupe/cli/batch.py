@@ -13,13 +13,12 @@ from drupe.core.errors import Refused
 from drupe.core.silence import silence_dependencies
 from drupe.resources.hub import fetched
 from drupe.resources.token import hub_token
-from drupe.systems.batch import read_batch, run_batch
+from drupe.systems.batch import MARK, read_batch, run_batch
 from drupe.systems.worker import quiet_dependencies
 
 EXAMPLES = """\
   drupe batch --bundle bundle --input model0=/models/phi --results results
 """
-MARK = "drupe-event: "
 PROGRESS_SECONDS = 2.0
 
 

@@ -30,7 +30,7 @@ class Setting:
 
     name: the system's, in the config. folder: the config's. cache: where what it keeps on this
     machine may lie. preload: what workers import before the first step, see `Operation.preload`.
-    note: tells the user a line.
+    note: tells the user a line. force: work again what a job elsewhere has done before.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Setting:
     cache: Path
     preload: tuple[str, ...] = ()
     note: Callable[[str], None] = lambda text: None
+    force: bool = False
 
 
 class System(Declared):

@@ -30,6 +30,7 @@ from drupe.systems.bundle import BUNDLE, FORMAT, INPUTS, RESULTS
 from drupe.systems.follow import Followed
 from drupe.systems.local import LocalExecutor
 
+MARK = "drupe-event: "  # begins a line of a job's log that is an event
 Send = Callable[[dict[str, Any]], None]
 
 

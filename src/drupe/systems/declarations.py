@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,9 +87,9 @@ class EnvironmentConfig(Declared):
 
 
 class AzureML(System):
-    """An AzureML compute; steps do not run there in this version."""
+    """An AzureML compute: its steps travel there as jobs."""
 
-    executor = "drupe.systems.azureml:open_workspace"
+    executor = "drupe.systems.azureml.executor:open_workspace"
     elsewhere = True
     reaches_hub = True
 
@@ -109,8 +110,22 @@ class AzureML(System):
         return HERE
 
     def refusal(self) -> Refused | None:
-        """Refuse to run steps there."""
-        return not_yet(self)
+        """Return what is missing here to send a job there."""
+        if any(importlib.util.find_spec(name) is None for name in ("azure", "azure.ai.ml")):
+            what = "needs azure-ai-ml, which is not installed"
+            return Refused(self.type, what, 'pip install "drupe[azureml]"')
+        client = self.client()
+        if client is None:
+            what = "has no workspace"
+            return Refused(self.type, what, 'Write "azureml_client", or run with --system local.')
+        if self.hf_token and client.keyvault_name is None:
+            what = "has no key vault to read the token from"
+            return Refused(self.type, what, 'Name it in "azureml_client.keyvault_name".')
+        if self.aml_docker_config is None and self.aml_environment_config is None:
+            what = "has nothing to run a job in: no aml_docker_config, no aml_environment_config"
+            remedy = 'Write "aml_docker_config": {"base_image": ..., "conda_file_path": ...}.'
+            return Refused(self.type, what, remedy)
+        return None
 
     def reads(self, remote: Remote) -> bool:
         """Return whether a job can have it as an input: what lies in its workspace, a registry."""

@@ -93,10 +93,10 @@ class Followed:
             while step.untold:
                 tell(step.untold.pop(0))
             ended = self._last.state == "ended"
-            if ended and (self._last.status or not step.done):
-                return replace(step, done=None)
-            if step.done and (ended or not last):
+            if step.done and (not last or (ended and not self._last.status)):
                 return step
+            if ended:
+                return replace(step, done=None)
             if self._stopped():
                 raise KeyboardInterrupt
             self._poll(tell)
