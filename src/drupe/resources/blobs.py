@@ -90,7 +90,9 @@ class BlobPlace:
 
 def _entry(name: str, blob: Any) -> Entry:
     md5 = blob.content_settings.content_md5 if blob.content_settings else None
-    return Entry(name, blob.size, str(blob.etag), bytes(md5).hex() if md5 else None)
+    # A listing gives etags without the quotes with which a read has to name them.
+    version = '"{}"'.format(str(blob.etag).strip('"'))
+    return Entry(name, blob.size, version, bytes(md5).hex() if md5 else None)
 
 
 def _is_folder(blob: Any) -> bool:
