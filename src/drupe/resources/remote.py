@@ -55,10 +55,8 @@ class Resolved:
     @cached_property
     def listing(self) -> Listing:
         """All its files, asked for only where nothing here tells."""
-        if self.known is not None:
-            return self.known
         found = kept(self.cache, self.digest, self.name)
-        return found.listing if found else _filled(self.place().listing(), self)
+        return self.known or (found.listing if found else self._listed(self.place()))
 
     def here(self) -> Kept:
         """Return its files here, fetching what is not."""
@@ -66,24 +64,28 @@ class Resolved:
         if found is not None:
             return found
         place = self.place()
-        listing = _filled(place.listing(), self)
+        listing = self._listed(place)
         return fetch(self.cache, self.digest, self.name, place, listing, self.note)
 
     def small_files(self) -> Kept:
         """Return the files that tell of a model what it is, without its weights."""
-        found = kept(self.cache, self.digest, self.name)
         digest = value_digest(["small", self.digest])
-        found = found or kept(self.cache, digest, self.name)
+        found = kept(self.cache, self.digest, self.name) or kept(self.cache, digest, self.name)
         if found is not None:
             return found
         place = self.place()
-        listing = _filled(place.listing(), self)
+        listing = self._listed(place)
         few = tuple(
             entry
             for entry in listing.entries
             if entry.size_bytes <= SMALL_BYTES and not entry.name.endswith(".safetensors")
         )
-        return fetch(self.cache, digest, self.name, place, Listing(few), self.note)
+        small = Listing(few, listing.is_file)
+        return fetch(self.cache, digest, self.name, place, small, self.note)
+
+    def _listed(self, place: Place) -> Listing:
+        """Return the listing by which it is known, so that what changed since is a fault."""
+        return self.known or _filled(place.listing(), self.remote, self.where)
 
 
 def resolve(
@@ -106,12 +108,10 @@ def resolve(
         named = remote.model_copy(update={"identity": value_digest(["address", remote.address])})
         return Resolved(named, where, cache, place, note)
     opened = place()
-    found = opened.listing()
+    found = _filled(opened.listing(), remote, where)
     identity = value_digest(["address", remote.address.rstrip("/"), found.digest])
     named = _ending(remote, is_file=found.is_file).model_copy(update={"identity": identity})
-    resolved = Resolved(named, where, cache, lambda: opened, note, found)
-    _filled(found, resolved)
-    return resolved
+    return Resolved(named, where, cache, lambda: opened, note, found)
 
 
 def _ending(remote: Remote, *, is_file: bool) -> Remote:
@@ -135,8 +135,7 @@ def _open(remote: Remote, client: AzureMLClient, where: str) -> Place:
     return open_azureml(remote, client, where)
 
 
-def _filled(listing: Listing, resolved: Resolved) -> Listing:
+def _filled(listing: Listing, remote: Remote, where: str) -> Listing:
     if not listing.entries:
-        what = f"{resolved.remote.uri} holds no file"
-        raise Refused(resolved.where, what, "Mend the address.")
+        raise Refused(where, f"{remote.uri} holds no file", "Mend the address.")
     return listing
