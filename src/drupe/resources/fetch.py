@@ -80,6 +80,7 @@ def fetch(cache: Path, digest: str, name: str, place: Place, listing: Listing, n
         with full_disk_told(cache):
             parts.mkdir(parents=True, exist_ok=True)
             _Fetching(place, parts, name, listing, note).all()
+            _refuse_changed(place, parts, name, listing)
             remove_tree(folder / "files")
             (folder / "files").mkdir()
             os.replace(parts, folder / "files" / name)
@@ -88,6 +89,14 @@ def fetch(cache: Path, digest: str, name: str, place: Place, listing: Listing, n
     if found is None:
         raise DrupeError(name, "was taken from the cache at once", "Run again.")
     return found
+
+
+def _refuse_changed(place: Place, parts: Path, name: str, listing: Listing) -> None:
+    """Raise DrupeError where the other side changed meanwhile: not every kind tells a read so."""
+    if not set(listing.entries) <= set(place.listing().entries):
+        remove_tree(parts)
+        remedy = "Run again when it is left alone."
+        raise DrupeError(name, "was changed while it was fetched", remedy)
 
 
 @dataclass
