@@ -37,13 +37,12 @@ BUNDLE, INPUTS, RESULTS = "bundle", "inputs", "results"
 class Bundle:
     """What travels. folder: with what is described above.
 
-    inputs: {name: a folder here, or an address of AzureML's or a URL}. An address that ends in no
-    "/" and is in `files` is of a file. fetch: {name: "hub:OWNER/NAME@COMMIT"}.
+    inputs: {name: a folder here, or an address: a registered model's, else one of a folder if it
+    ends in "/", and of a file if not}. fetch: {name: "hub:OWNER/NAME@COMMIT"}.
     """
 
     folder: Path
     inputs: dict[str, Path | str] = field(default_factory=dict)
-    files: set[str] = field(default_factory=set)
     fetch: dict[str, str] = field(default_factory=dict)
 
 
@@ -128,6 +127,4 @@ class _Packing:
                 self.bundle.fetch[name] = place
             else:
                 self.bundle.inputs[name] = place
-            if kind == "data" and isinstance(place, str) and not place.endswith("/"):
-                self.bundle.files.add(name)
         return self._inputs[place]
