@@ -18,7 +18,9 @@ from files_server import FilesServer
 from fsspec.implementations.dirfs import DirFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
+from drupe.core.cache import Cache
 from drupe.core.errors import DrupeError, Refused
+from drupe.core.housekeeping import collect
 from drupe.core.resource import AzureMLClient, Remote
 from drupe.resources import fetch as fetching
 from drupe.resources import urls
@@ -345,3 +347,23 @@ def test_the_azure_libraries_are_imported_for_what_lies_there_alone() -> None:
         env={**os.environ},
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_housekeeping_drops_halves_and_what_nobody_asked_for_in_90_days(
+    server: FilesServer, tmp_path: Path
+) -> None:
+    here = resolved(server.url("rows.jsonl"), tmp_path).here().path
+    listing = here.parents[2] / "listing"
+    half = tmp_path / "resources" / ("0" * 64) / "parts"
+    half.mkdir(parents=True)
+    collect(Cache(tmp_path))
+    assert here.is_file()
+    assert not half.parent.exists()
+    long_ago = time.time() - 91 * 86400
+    os.utime(listing, (long_ago, long_ago))
+    assert resolved(server.url("rows.jsonl"), tmp_path).here().path == here
+    collect(Cache(tmp_path))
+    assert here.is_file(), "it was asked for"
+    os.utime(listing, (long_ago, long_ago))
+    collect(Cache(tmp_path))
+    assert not here.exists()

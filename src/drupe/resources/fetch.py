@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -50,6 +51,8 @@ def kept(cache: Path, digest: str, name: str) -> Kept | None:
     folder = cache / FOLDER / digest
     try:
         listing = Listing.from_json(json.loads((folder / "listing").read_text(encoding="utf-8")))
+        with suppress(OSError):  # a cache that cannot be written serves what it holds
+            os.utime(folder / "listing")  # housekeeping drops what is not asked for any more
     except (OSError, ValueError, KeyError, TypeError):
         return None
     below = folder / "files" / name
