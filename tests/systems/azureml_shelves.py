@@ -20,20 +20,33 @@ DISCOVERY, SERVICE = "eastus.api.azureml.ms", "cert-eastus.experiments.azureml.n
 class VersionedBlobs(Blobs):
     """Blobs that tell etags and MD5s, and honour If-Match, as the service does."""
 
-    def _list(self, container: Path, prefix: str) -> Answer:
+    def answer(self, request: Request) -> Answer:
+        """Answer a request; a listing by a delimiter tells folders too."""
+        if request.query.get("comp") != "list":
+            return super().answer(request)
+        if "Authorization" not in request.headers and "sig" not in request.query:
+            return super().answer(request)
+        container = self.folder / request.host.partition(".")[0] / request.path.lstrip("/")
+        prefix, end = request.query.get("prefix", ""), request.query.get("delimiter")
         files = sorted(each for each in container.rglob("*") if each.is_file())
         names = [each.relative_to(container).as_posix() for each in files]
-        listed = "".join(
-            f"<Blob><Name>{escape(name)}</Name><Properties><Etag>{etag(container / name)}</Etag>"
-            f"<Content-Length>{(container / name).stat().st_size}</Content-Length>"
-            f"<Content-MD5>{md5(container / name)}</Content-MD5>"
-            "<BlobType>BlockBlob</BlobType></Properties></Blob>"
-            for name in names
-            if name.startswith(prefix)
+        told: dict[str, str] = {}
+        for name in names:
+            below = name.removeprefix(prefix)
+            if not name.startswith(prefix):
+                continue
+            if end and end in below:
+                folder = prefix + below.partition(end)[0] + end
+                told[folder] = f"<BlobPrefix><Name>{escape(folder)}</Name></BlobPrefix>"
+            else:
+                told[name] = _blob(name, container / name)
+        listed = "".join(told.values())
+        body = (
+            '<?xml version="1.0"?><EnumerationResults ServiceEndpoint="x" '
+            f'ContainerName="{container.name}">'
+            f"<Blobs>{listed}</Blobs><NextMarker/></EnumerationResults>"
         )
-        told = f'<?xml version="1.0"?><EnumerationResults><Blobs>{listed}</Blobs>'
-        body = f"{told}</EnumerationResults>".encode()
-        return Answer(200, {"Content-Type": "application/xml"}, body)
+        return Answer(200, {"Content-Type": "application/xml"}, body.encode())
 
     def _get(self, file: Path, request: Request) -> Answer:
         wanted = request.headers.get("If-Match")
@@ -44,6 +57,15 @@ class VersionedBlobs(Blobs):
         answer = super()._get(file, request)
         answer.headers["ETag"] = f'"{etag(file)}"'
         return answer
+
+
+def _blob(name: str, file: Path) -> str:
+    return (
+        f"<Blob><Name>{escape(name)}</Name><Properties><Etag>{etag(file)}</Etag>"
+        f"<Content-Length>{file.stat().st_size}</Content-Length>"
+        f"<Content-MD5>{md5(file)}</Content-MD5>"
+        "<BlobType>BlockBlob</BlobType></Properties></Blob>"
+    )
 
 
 def etag(file: Path) -> str:

@@ -67,6 +67,21 @@ def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelves]:
         yield fake
 
 
+LAKE = "abfss://azureml-blobstore@fakestorage.dfs.core.windows.net/some/phi"
+
+
+def test_adlfs_reads_the_account_that_an_address_names(azure: Shelves, tmp_path: Path) -> None:
+    first = resolved(LAKE, tmp_path / "cache")
+    assert tree(first.here().path) == FILES
+    azure.asked.clear()
+    again = resolved(LAKE, tmp_path / "cache")
+    assert again.here() == first.here()
+    assert not azure.requests("GET", "config.json|weights"), "versions alone are asked for"
+    azure.put("some/phi", {"config.json": b"[]"})
+    assert resolved(LAKE, tmp_path / "cache").remote.identity != first.remote.identity
+    assert not azure.broken
+
+
 def resolved(value: Any, cache: Path, **client: Any) -> Resolved:
     remote = Remote.model_validate_json(json.dumps(value))
     given = AzureMLClient(**{**TRIPLE, "max_operation_retries": 0, **client})
