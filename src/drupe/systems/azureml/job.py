@@ -108,7 +108,7 @@ def environment_of(system: AzureML) -> Any:
 def _registered(config: EnvironmentConfig) -> str:
     if config.version is not None:
         return f"azureml:{config.name}:{config.version}"
-    return f"azureml:{config.name}@{config.label or 'latest'}"
+    return f"{config.name}@{config.label or 'latest'}"
 
 
 def _built(config: ContainerConfig) -> Environment:
