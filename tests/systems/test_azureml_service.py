@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from drupe.core.model import Model
 from drupe.core.system import Setting
 from drupe.systems.azureml.executor import AzureMLExecutor
 from drupe.systems.batch import MARK, digests
+from drupe.systems.bundle import Bundle
 from drupe.systems.declarations import AzureML
 from drupe.systems.follow import Followed
 from tests.plain.conftest import Workspace, spec_of
@@ -139,6 +141,30 @@ def test_on_arc_a_job_has_the_identity_of_the_compute(
 ) -> None:
     azure.computes["arc"] = "Kubernetes"
     assert sent(aml_compute="arc")["identity"] == {"identityType": "Managed"}
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("azureml://registries/azureml/models/phi/versions/11", "custom_model"),
+        ("azureml://datastores/workspaceblobstore/paths/phi", "uri_folder"),
+    ],
+)
+def test_a_model_that_lies_on_azureml_stays_there(
+    address: str, kind: str, system: Make, tmp_path: Path, azure: FakeAzure
+) -> None:
+    from drupe.systems.azureml import job, workspace
+
+    azure.jobs.hold.set()
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "batch.json").write_text("{}")
+    client = system().client()
+    assert client
+    bundle = Bundle(tmp_path / "bundle", {"model0": address})
+    made = job.job_of(JOB, bundle, system(), "amlcompute", "azureml://datastores/d/paths/p")
+    workspace.Workspace(client).create(made, JOB)
+    told = azure.jobs[JOB].properties["inputs"]["model0"]
+    assert told == {"jobInputType": kind, "uri": address, "mode": "ReadOnlyMount"}
 
 
 def test_the_same_model_is_uploaded_once(
@@ -318,6 +344,22 @@ def test_a_job_that_is_gone_is_lost(
         azure.jobs.started.clear()
         polled = executor.poll(batch, 0)
     assert (polled.state, polled.ending) == ("lost", f"the job {JOB} is gone from the workspace")
+
+
+def test_a_job_that_was_cancelled_by_another_hand(
+    system: Make, setting: Setting, batch: Batch, azure: FakeAzure
+) -> None:
+    azure.over(JOB, "Running")
+    with system().open(setting) as executor:
+        executor.submit(batch)
+        assert executor.poll(batch, 0).state == "running"
+        azure.jobs[JOB].statuses.append("Canceled")
+        time.sleep(0.06)  # it asks again
+        polled = executor.poll(batch, 0)
+    assert (polled.state, polled.status) == ("ended", 1)
+    assert polled.ending.startswith(
+        f"was cancelled on AzureML (job {JOB}, https://ml.azure.com/runs/{JOB}?"
+    )
 
 
 def test_a_datastore_without_a_key_is_read_as_oneself(

@@ -32,10 +32,13 @@ BUNDLE, INPUTS, RESULTS = "bundle", "inputs", "results"
 
 @dataclass
 class Bundle:
-    """What travels. folder: with what is described above. inputs: {name: a model's folder here}."""
+    """What travels. folder: with what is described above.
+
+    inputs: {name: a model's folder here, or its address (azureml://...) where it lies elsewhere}.
+    """
 
     folder: Path
-    inputs: dict[str, Path] = field(default_factory=dict)
+    inputs: dict[str, Path | str] = field(default_factory=dict)
 
 
 def pack(batch: Batch, folder: Path, preload: tuple[str, ...] = ()) -> Bundle:

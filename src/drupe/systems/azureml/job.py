@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ INSTALL = (
     " --quiet wheels/*.whl"
 )
 KUBERNETES = "kubernetes"
+MODEL = re.compile(r"/models/[^/]+/versions/|^azureml:[^/]+:[^/]+$")
 # azure-ai-ml tells the repository, branch and commit of the current folder, unless told before.
 NO_GIT = {"mlflow.source.git.commit": "not told"}
 
@@ -46,10 +48,7 @@ def job_of(name: str, bundle: Bundle, system: AzureML, kind: str, results: str) 
         experiment_name=EXPERIMENT,
         code=str(bundle.folder),
         command=f"{INSTALL} && {told}",
-        inputs={
-            each: Input(type=AssetTypes.URI_FOLDER, path=str(place), mode=InputOutputModes.RO_MOUNT)
-            for each, place in bundle.inputs.items()
-        },
+        inputs={each: input_of(place) for each, place in bundle.inputs.items()},
         # Mounted, so that what a step has made is there while the next one runs.
         outputs={
             "results": Output(
@@ -67,6 +66,13 @@ def job_of(name: str, bundle: Bundle, system: AzureML, kind: str, results: str) 
         **{"instance_count": system.instance_count, **system.resources}
     )
     return job
+
+
+def input_of(place: Path | str) -> Any:
+    """Return a model as a job's input: a folder here is uploaded, what lies on AzureML stays."""
+    of_assets = isinstance(place, str) and MODEL.search(place)
+    kind = AssetTypes.CUSTOM_MODEL if of_assets else AssetTypes.URI_FOLDER
+    return Input(type=kind, path=str(place), mode=InputOutputModes.RO_MOUNT)
 
 
 def identity_of(kind: str) -> Any:
