@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import time
 import traceback
 import uuid
@@ -27,7 +28,7 @@ from urllib.parse import quote
 
 import jsonschema
 from azureml_blobs import Blobs
-from azureml_jobs import Jobs
+from azureml_jobs import LOG, FakeJob, Jobs
 from job_schema import job_schema
 from loopback import Answer, Loopback, Request
 
@@ -123,6 +124,44 @@ class FakeAzure:
         fault = Fault("GET", re.compile(place), 10**6, None, True, seconds_a_piece)
         self._faults.append(fault)
 
+    @property
+    def connected(self) -> set[str]:
+        """All hosts that somebody wanted to reach, whether there is an answer for them or not."""
+        return self._loopback.connected
+
+    def registered(self, name: str, version: str) -> None:
+        """Have an environment in the workspace."""
+        place = f"environments/{name}/versions/"
+        properties = {"image": "ubuntu", "isArchived": False}
+        self._assets[place + version] = {**_named(place, version), "properties": properties}
+
+    def over(
+        self,
+        name: str,
+        status: str,
+        log: list[str] | None = None,
+        results: dict[str, Path] | None = None,
+    ) -> None:
+        """Have a job in the workspace that was sent before, with its log and its output."""
+        outputs = f"azureml://datastores/workspaceblobstore/paths/azureml/{name}/results"
+        told = {
+            "jobType": "Command",
+            "command": "-",
+            "codeId": f"{SCOPE}/codes/c/versions/1",
+            "environmentId": f"{SCOPE}/environments/e/versions/1",
+            "computeId": f"{SCOPE}/computes/cluster",
+            "inputs": {},
+            "outputs": {"results": {"jobOutputType": "uri_folder", "uri": f"{outputs}/"}},
+        }
+        self.jobs.started.append(FakeJob(name, told, self.folder, ["Queued", status]))
+        for key, folder in (results or {}).items():
+            shutil.copytree(folder, self._place_of(f"{outputs}/{key}"))
+        if log is not None:
+            artifacts = f"azureml://datastores/workspaceartifactstore/paths/{LOG.format(name)}"
+            file = self._place_of(artifacts)
+            file.parent.mkdir(parents=True)
+            file.write_text("\n".join([*log, ""]))
+
     def requests(self, method: str, place: str) -> list[Request]:
         """Return what was asked by that method, at a place that matches."""
         return [
@@ -133,7 +172,7 @@ class FakeAzure:
         self.asked.append(request)
         try:
             return self._answer_with_faults(request)
-        except Exception:
+        except Exception:  # noqa: BLE001  told at the end
             self.broken.append(traceback.format_exc())
             return _error(501, "Broken", "the fake itself")
 
@@ -193,8 +232,8 @@ class FakeAzure:
         match request.method, words:
             case "POST", ["codes", name, "versions", _, "startPendingUpload"]:
                 return _json(_place_for_code(name))
-            case "GET", ["codes", name, "versions"]:
-                inside = f"codes/{name}/versions/"
+            case "GET", [("codes" | "environments") as kind, name, "versions"]:
+                inside = f"{kind}/{name}/versions/"
                 found = [each for place, each in self._assets.items() if place.startswith(inside)]
                 return _json({"value": found})
             case "PUT", [("codes" | "environments") as kind, name, "versions", version]:

@@ -16,8 +16,15 @@ from typing import Any
 
 from azureml_blobs import Blobs
 
+LOG = "ExperimentRun/dcid.{}/user_logs/std_log.txt"
 OVER = ("Completed", "Failed", "Canceled")
-LEFT_OUT = ("DRUPE_", "AZURE_", "PYTHON", "COV_")  # another machine knows nothing of this one
+LEFT_OUT = (
+    "DRUPE_",
+    "HF_",
+    "AZURE_",
+    "PYTHON",
+    "COV_",
+)  # another machine knows nothing of this one
 
 
 @dataclass
@@ -49,10 +56,14 @@ class FakeJob:
 
 
 class Jobs:
-    """The jobs by their names. hold: while it is set, what is queued stays queued."""
+    """The jobs by their names.
+
+    hold: while it is set, what is queued stays queued. command: what runs in place of a job's own.
+    """
 
     def __init__(self, folder: Path, blobs: Blobs, place_of: Callable[[str], Path]) -> None:
         self.hold = threading.Event()
+        self.command = ""
         self.environment: dict[str, str] = {}
         self.started: list[FakeJob] = []
         self._folder = folder
@@ -99,16 +110,16 @@ class Jobs:
             job.statuses.append("Canceled")
 
     def _do(self, job: FakeJob) -> int:
-        artifacts = "azureml://datastores/workspaceartifactstore/paths/ExperimentRun/dcid."
-        log = self._place_of(f"{artifacts}{job.name}/user_logs/std_log.txt")
+        artifacts = "azureml://datastores/workspaceartifactstore/paths/"
+        log = self._place_of(artifacts + LOG.format(job.name))
         log.parent.mkdir(parents=True)
-        command = job.properties["command"]
+        command = self.command or job.properties["command"]
         for kind in ("inputs", "outputs"):
             for name, told in job.properties[kind].items():
                 place = self._place_of(told["uri"])
                 if kind == "outputs":
                     place.mkdir(parents=True, exist_ok=True)
-                assert place.is_dir(), f"{told['uri']} is not there"
+                assert place.exists(), f"{told['uri']} is not there"
                 command = command.replace(f"${{{{{kind}.{name}}}}}", str(place))
         assert "${{" not in command, command
         ours = {name: value for name, value in os.environ.items() if not name.startswith(LEFT_OUT)}

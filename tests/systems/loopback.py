@@ -72,6 +72,11 @@ class Loopback:
         self._server.server_close()
 
     @property
+    def connected(self) -> set[str]:
+        """All hosts that somebody wanted to reach."""
+        return self._server.connected
+
+    @property
     def environment(self) -> dict[str, str]:
         """What a client's environment has to hold."""
         proxy = f"http://127.0.0.1:{self._server.server_address[1]}"
@@ -89,6 +94,7 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, answer: Callable[[Request], Answer], context: ssl.SSLContext) -> None:
         super().__init__(("127.0.0.1", 0), _Outside)
+        self.connected: set[str] = set()
         self.answer = answer
         self.context = context
 
@@ -103,6 +109,7 @@ class _Outside(BaseHTTPRequestHandler):
         self.end_headers()
         self.close_connection = True
         host = self.path.rpartition(":")[0]
+        self.server.connected.add(host)
         with (
             suppress(OSError),  # the client went away, or does not trust us
             self.server.context.wrap_socket(self.connection, server_side=True) as inner,

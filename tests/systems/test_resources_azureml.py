@@ -19,6 +19,7 @@ from drupe.core.resource import AzureMLClient, Remote
 from drupe.core.secrets import redacted
 from drupe.resources import fetch as fetching
 from drupe.resources.remote import Resolved, resolve
+from drupe.systems.azureml import executor
 from tests.plain.conftest import Workspace, tree
 
 TRIPLE = {
@@ -59,6 +60,8 @@ def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelves]:
         for name, value in fake.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(fetching, "FIRST_SECONDS", 0.05)
+        monkeypatch.setattr(executor, "POLL_SECONDS", 0.05)
+        monkeypatch.setattr(executor, "LATE_SECONDS", 0.3)
         fake.models["phi", "3"] = "registered/phi"
         for path in ("registered/phi", "some/phi", "azureml/trained/best/phi"):
             fake.put(path, FILES)
@@ -208,3 +211,41 @@ def test_a_run_on_a_registered_model_and_the_same_offline(
     workspace.run()
     assert workspace.heard.ran == []
     assert azure.asked == []
+
+
+ROWS = b'{"text": "one"}\n{"text": "two"}\n'
+
+
+@pytest.mark.parametrize("path", ["some/rows.jsonl", "some/rows"])
+def test_on_an_azureml_host_nothing_is_fetched_and_the_keys_are_those_of_a_local_run(
+    path: str, azure: Shelves, elsewhere: Workspace
+) -> None:
+    """The model and the data are inputs of the job; then all of it is found again here."""
+    azure.put("some/texts", {"a.txt": b"one"})
+    azure.put("some", {"rows.jsonl": ROWS})
+    azure.put("some/rows", {"a.jsonl": ROWS, "b.jsonl": ROWS[:16]})
+    elsewhere.config["input_model"]["model_path"] = {
+        **OF["a path of a datastore"],
+        "relative_path": "some/texts",
+    }
+    stored = {**OF["a path of a datastore"], "relative_path": path}
+    source = {"data_name": "json", "data_files": stored}
+    elsewhere.config["data_configs"] = [{"name": "rows", "load_dataset_config": source}]
+    elsewhere.passes(back={"type": "Reverse"}, count={"type": "Count", "data_config": "rows"})
+    outcome = elsewhere.run()
+    assert elsewhere.heard.ran == ["back", "count"]
+    assert outcome.path
+    counted = "[2]" if path.endswith("jsonl") else "[2, 1]"
+    assert (outcome.path / "counts.txt").read_text() == counted
+    sent = [json.loads(request.body) for request in azure.requests("PUT", "jobs/")]
+    uris = {
+        (told["jobInputType"], told["uri"].partition("/paths/")[2])
+        for body in sent
+        for told in body["properties"]["inputs"].values()
+    }
+    kind = ("uri_file", path) if path.endswith("jsonl") else ("uri_folder", f"{path}/")
+    assert {("uri_folder", "some/texts/"), kind} <= uris
+    assert not azure.requests("GET", "jsonl$"), "the rows were listed, not read"
+    assert not azure.broken
+    elsewhere.run(system="local")
+    assert elsewhere.heard.ran == []

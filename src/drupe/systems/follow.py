@@ -185,10 +185,9 @@ def _error(spec: StepSpec, folder: Path, step: _Step, last: Polled) -> StepError
     remedy = f"Steps before it are kept; its log: {log}"
     if step.failed:
         remedy = step.failed.get("remedy", remedy)
-        where = step.failed.get("where")
-        where = (
-            f"{spec.operation}, {where}" if where and where != spec.operation else spec.operation
-        )
+        where = step.failed.get("where") or spec.operation
+        if where != spec.operation and not where.startswith(f"{spec.operation}, "):
+            where = f"{spec.operation}, {where}"  # a job has said it already
         return StepError(where, step.failed["what"], remedy)
     if last.status == -9 and step.peak_bytes:
         held = f" (it held {step.peak_bytes / 2**30:.1f} GiB at its peak)"

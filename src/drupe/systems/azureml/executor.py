@@ -79,6 +79,10 @@ class AzureMLExecutor:
             job = job_of(name, bundle, self._system, kind, RESULTS.format(name))
             self._workspace.create(job, name)
 
+    def job_name(self, batch: Batch) -> str:
+        """Return the name of the job that a submitted batch is."""
+        return self._followed[batch.name].name
+
     def _job_of(self, batch: Batch) -> tuple[str, bool]:
         """Return the name of the batch's job, and whether there is such a job already."""
         own = self._followed.get(batch.name)
@@ -158,6 +162,7 @@ class AzureMLExecutor:
         """Bring what the step printed to folder/log; failing that, what the job printed."""
         followed = self._followed[batch.name]
         file = folder / "log"
+        folder.mkdir(parents=True, exist_ok=True)
         if not self._workspace.download(f"{followed.results}/{key}.log", file):
             file.write_bytes(bytes(followed.log.printed))
         redact_file(file)

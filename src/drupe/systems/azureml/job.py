@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ INSTALL = (
     " --quiet wheels/*.whl"
 )
 KUBERNETES = "kubernetes"
+MODEL = re.compile(r"/models/[^/]+/versions/|^azureml:[^/]+:[^/]+$")
 # azure-ai-ml tells the repository, branch and commit of the current folder, unless told before.
 NO_GIT = {"mlflow.source.git.commit": "not told"}
 
@@ -46,10 +48,7 @@ def job_of(name: str, bundle: Bundle, system: AzureML, kind: str, results: str) 
         experiment_name=EXPERIMENT,
         code=str(bundle.folder),
         command=f"{INSTALL} && {told}",
-        inputs={
-            each: Input(type=AssetTypes.URI_FOLDER, path=str(place), mode=InputOutputModes.RO_MOUNT)
-            for each, place in bundle.inputs.items()
-        },
+        inputs={each: input_of(place) for each, place in bundle.inputs.items()},
         # Mounted, so that what a step has made is there while the next one runs.
         outputs={
             "results": Output(
@@ -67,6 +66,19 @@ def job_of(name: str, bundle: Bundle, system: AzureML, kind: str, results: str) 
         **{"instance_count": system.instance_count, **system.resources}
     )
     return job
+
+
+def input_of(place: Path | str) -> Any:
+    """Return a model, or data, as a job's input: a folder here is uploaded, what lies there stays.
+
+    An address that is no registered model's is a file's, unless it ends in "/".
+    """
+    kind = AssetTypes.URI_FOLDER
+    if isinstance(place, str) and MODEL.search(place):
+        kind = AssetTypes.CUSTOM_MODEL
+    elif isinstance(place, str) and not place.endswith("/"):
+        kind = AssetTypes.URI_FILE
+    return Input(type=kind, path=str(place), mode=InputOutputModes.RO_MOUNT)
 
 
 def identity_of(kind: str) -> Any:
@@ -108,7 +120,7 @@ def environment_of(system: AzureML) -> Any:
 def _registered(config: EnvironmentConfig) -> str:
     if config.version is not None:
         return f"azureml:{config.name}:{config.version}"
-    return f"azureml:{config.name}@{config.label or 'latest'}"
+    return f"{config.name}@{config.label or 'latest'}"
 
 
 def _built(config: ContainerConfig) -> Environment:

@@ -202,21 +202,25 @@ def calling(where: str) -> Iterator[None]:
             raise absent from root
         if _is_transient(root):
             raise Transient(told.where, told.what, told.remedy, _after(root)) from root
-        if getattr(root, "status_code", None) in REFUSED:
-            what = f"refuses what it was sent: {getattr(root, 'message', root)}"
+        if isinstance(root, MlException) or getattr(root, "status_code", None) in REFUSED:
+            said = str(getattr(root, "message", "") or root).strip().partition("\n")[0]
+            what = f"refuses what it was sent: {said}"
             raise DrupeError(where, what, "Mend what it names and run again.") from root
         raise told from root
 
 
-def _root(fault: BaseException) -> BaseException:
-    """Return what azure-core said, where azure-ai-ml has put words of its own around it."""
-    each: BaseException | None = fault
+def _root(fault: Any) -> Any:
+    """Return what azure-core said, where azure-ai-ml has put words of its own around it.
+
+    Failing that, what azure-ai-ml said first, before it wrote a page about it.
+    """
+    found, each = fault, fault
     while each is not None:
         if isinstance(each, AzureError) and not isinstance(each, MlException):
-            found: BaseException = each
-            return found
+            return each
+        found = each if isinstance(each, MlException) else found
         each = getattr(each, "inner_exception", None) or each.__cause__ or each.__context__
-    return fault
+    return found
 
 
 def _is_transient(fault: BaseException) -> bool:
