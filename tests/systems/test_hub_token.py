@@ -177,3 +177,36 @@ def test_a_plan_knows_a_gated_model_without_its_bytes(
     assert blind == [here[0], SOURCE, False, size, []]
     assert here[1:4] == [None, True, size]
     assert there == [here[0], SOURCE, True, size, here[4]]
+
+
+def test_a_job_reads_a_gated_model_that_nobody_here_may_see(
+    hub: HubServer, azure: FakeAzure, token: str, elsewhere: Workspace, tmp_path: Path
+) -> None:
+    """The whole way: planned by what the Hub tells, sent, fetched there, the result back here."""
+    elsewhere.config["input_model"] = {"type": "HfModel", "model_path": "owner/tiny"}
+    elsewhere.passes(sizes={"type": "Weigh"})
+    elsewhere.config["engine"]["evaluator"] = None
+    del elsewhere.config["evaluators"]
+    elsewhere.write()
+    azure.jobs.environment = environment(hub, azure, tmp_path / "home-of-the-job")
+    done = subprocess.run(
+        elsewhere.command("run", "config.json"),
+        cwd=elsewhere.folder,
+        env=environment(hub, azure, tmp_path / "home"),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    [sizes] = elsewhere.output.rglob("sizes.txt")
+    assert json.loads(sizes.read_text())["model.safetensors"] == len(FILES["model.safetensors"])
+    assert not list((tmp_path / "home").rglob("*.safetensors")), "no byte of it came here"
+    assert azure.requests("GET", "vault.azure.net/secrets/hf-token")
+    assert token not in done.stdout + done.stderr
+    bodies = [request.body for request in azure.asked]
+    assert any(b"DRUPE_KEYVAULT" in body for body in bodies), "what is searched is there"
+    assert not [body for body in bodies if token.encode() in body]
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert any("user_logs" in file.parts for file in files)
+    assert [file for file in files if token.encode() in file.read_bytes()] == []
+    assert not azure.broken

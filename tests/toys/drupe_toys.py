@@ -40,6 +40,16 @@ class Append(Pass):
         job.facts["appended"] = len(self.text) + len(more)
 
 
+class Weigh(Pass):
+    """Write the sizes of a checkpoint's files."""
+
+    takes, gives = ("hf",), "files"
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        sizes = {file.name: file.stat().st_size for file in sorted(model.path.iterdir())}
+        (out / "sizes.txt").write_text(json.dumps(sizes))
+
+
 class Count(Pass):
     """Write how many lines each file of its data has, in their order."""
 
