@@ -67,6 +67,7 @@ def open_executors(
             cache=planned.cache.folder,
             preload=preload_of(to_run, planned.source.model),
             note=heard.note,
+            force=force,
         )
         found[system.name] = held.enter_context(system.system.open(setting))
         if to_run:

@@ -53,7 +53,7 @@ def run(
         if isinstance(config, Workflow)
         else load(Path(config), system, target, output, settings, strict=strict)
     )
-    planned = plan.draft(workflow, heard.warning)
+    planned = plan.draft(workflow, heard.warning, heard.note)
     expected = estimates(planned)
     findings = examine(planned, expected)
     refuse(workflow.file, [*planned.blockers, *blockers_of(findings)])

@@ -18,20 +18,20 @@ from typing import Any, Literal
 
 from drupe.catalog import METRICS
 from drupe.config.default_metrics import metrics_of
-from drupe.config.schema import NamedMetric, NamedPass, Workflow
+from drupe.config.schema import InputModel, NamedMetric, NamedPass, Workflow
+from drupe.config.workspace import completed
 from drupe.core.cache import Cache
-from drupe.core.dataset import Dataset
-from drupe.core.digest import DigestMemo, value_digest
+from drupe.core.digest import value_digest
 from drupe.core.errors import DrupeError, Refused, refuse
 from drupe.core.files import check_writable, files_below
 from drupe.core.libraries import HERE, Environment
 from drupe.core.model import KINDS, Model
 from drupe.core.operation import Operation
-from drupe.core.resource import Remote
+from drupe.core.resource import AzureMLClient, Remote
 from drupe.core.system import NamedSystem
 from drupe.core.target import Target
-from drupe.resources.models import Located, locate, locate_adapter, locate_files
-from drupe.resources.rows import located
+from drupe.resources.inputs import Inputs
+from drupe.resources.models import Located
 
 INPUT = "input model"
 CACHE_FIELD = "engine.cache_dir"
@@ -99,8 +99,15 @@ def make(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) ->
     return planned
 
 
-def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -> Plan:
-    """Return the plan of `workflow` with all that is in its way, if it is no plan to be run."""
+def draft(
+    workflow: Workflow,
+    warn: Callable[[str], None] = lambda text: None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Plan:
+    """Return the plan of `workflow` with all that is in its way, if it is no plan to be run.
+
+    note: is told how far what lies elsewhere is fetched.
+    """
     folder = Path(workflow.file).resolve().parent
     cache = Cache(cache_folder(workflow), warn)
     blockers = _Blockers()
@@ -113,17 +120,31 @@ def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -
             blockers.add(Refused(f"systems.{system.name}", refusal.what, refusal.remedy))
     metrics, notes = metrics_of(workflow)
     source = _absent(workflow)
+    asked: set[str] = set()
+    used = [workflow.host, *([workflow.measures] if metrics else [])]
+    inputs = Inputs(
+        folder=folder,
+        cache=cache.folder,
+        digests=cache.digests,
+        client=lambda remote, where: _client(workflow, folder, remote, where, asked),
+        note=note,
+        reads=lambda remote: all(each.system.reads(remote) for each in used),
+        reaches_hub=all(each.system.reaches_hub for each in used),
+    )
     with blockers:
-        source = _source(workflow, folder, cache.digests, _needs_tokenizer(workflow, metrics))
+        source = _source(workflow.input_model, inputs, _needs_tokenizer(workflow, metrics))
     notes += [source.note] if source.note else []
     for key in ("cache_dir", "output_dir"):
         with blockers:
             _check_beside(source, (folder / getattr(workflow.engine, key)).resolve(), key)
-    chain = _Chain(workflow, cache, source, metrics, blockers)
+    chain = _Chain(workflow, cache, source, inputs, metrics, blockers)
     chain.measure(INPUT, first=True, last=not workflow.passes)
     for index, named in enumerate(workflow.passes):
         chain.apply(named)
         chain.measure(named.name, first=False, last=index == len(workflow.passes) - 1)
+    if any(each.system.client() is not None for each in used):
+        asked.add(workflow.workspace.note)
+    notes += sorted(asked)
     planned = Plan(workflow, source, cache, tuple(chain.steps), tuple(notes))
     told = any(fault.where == CACHE_FIELD for fault in blockers.found)
     if planned.to_run and not told:  # a cache that cannot be written serves what it holds
@@ -189,46 +210,35 @@ def cache_folder(workflow: Workflow) -> Path:
     return (Path(workflow.file).resolve().parent / workflow.engine.cache_dir).resolve()
 
 
-def _source(
-    workflow: Workflow, folder: Path, digests: DigestMemo, needs_tokenizer: bool
-) -> Located:
-    asked = workflow.input_model
-    if isinstance(asked.model_path, Remote):
-        raise _not_fetched("input_model.model_path", asked.model_path)
+def _source(asked: InputModel, inputs: Inputs, needs_tokenizer: bool) -> Located:
     if asked.type == "Files":
-        return locate_files(asked.model_path, folder, digests)
-    located = locate(
+        return inputs.files(asked.model_path)
+    arguments = asked.load_kwargs
+    found = inputs.model(
         asked.model_path,
-        folder,
-        asked.load_kwargs.revision,
-        asked.load_kwargs.trust_remote_code,
-        digests,
+        arguments.revision,
+        arguments.trust_remote_code,
         needs_tokenizer=needs_tokenizer,
     )
     if asked.adapter_path is None:
-        return located
-    adapter = locate_adapter(asked.adapter_path, folder, located.model, digests)
-    return replace(located, model=adapter)
+        return found
+    return replace(found, model=inputs.adapter(asked.adapter_path, found.model))
 
 
-def _not_fetched(where: str, remote: Remote) -> Refused:
-    what = f"is {remote.uri}, and this version fetches nothing from AzureML"
-    return Refused(where, what, "Download it, and give its path.")
-
-
-def _with_rows_here(operation: Operation) -> Operation:
-    """Return the operation with its data sets of the Hub brought here."""
-    here = {}
-    for name in type(operation).model_fields:
-        value = getattr(operation, name)
-        if isinstance(value, Dataset) and value.load_dataset_config.of_hub:
-            here[name] = located(value)
-    return operation.model_copy(update=here) if here else operation
-
-
-def _datasets_of(operation: Operation) -> list[Dataset]:
-    values = (getattr(operation, name) for name in type(operation).model_fields)
-    return [value for value in values if isinstance(value, Dataset)]
+def _client(
+    workflow: Workflow, folder: Path, remote: Remote, where: str, told: set[str]
+) -> AzureMLClient | None:
+    """Return the workspace in which a resource lies; of one that lies in none, who asks."""
+    own = remote.azureml_client
+    if own is not None:
+        own = completed(own, folder)
+        if all(own.triple):
+            return own
+    if not remote.needs_client:
+        return workflow.workspace.client
+    client = workflow.workspace.needed(where)
+    told.add(workflow.workspace.note)
+    return client
 
 
 def _needs_tokenizer(workflow: Workflow, metrics: list[NamedMetric]) -> bool:
@@ -246,11 +256,13 @@ class _Chain:
         workflow: Workflow,
         cache: Cache,
         source: Located,
+        inputs: Inputs,
         metrics: list[NamedMetric],
         blockers: _Blockers,
     ) -> None:
         self._blockers = blockers
         self._source = source
+        self._inputs = inputs
         self._workflow = workflow
         self._cache = cache
         self._metrics = metrics
@@ -313,8 +325,10 @@ class _Chain:
         operation: Operation,
         system: NamedSystem,
     ) -> None:
+        here = None
         with self._blockers:
-            operation = _with_rows_here(operation)
+            here = self._inputs.rows(operation, system.system.reads)
+        operation = here or operation
         environment = self._environment(system)
         refusal = self._refusal(operation, reads[0], system)
         if role == "pass":
@@ -323,13 +337,8 @@ class _Chain:
             own = refusal.where == type(operation).__name__  # not what the user calls it
             where = f"{name} ({registered if own else refusal.where})"
             self._blockers.add(Refused(where, refusal.what, refusal.remedy))
-        parents = tuple(self._keys[read] for read in reads)
+        parents = tuple(self._keys[read] for read in reads) if here else ("",)
         key, parts = "", {}
-        for dataset in _datasets_of(operation):
-            files = dataset.load_dataset_config.data_files
-            if isinstance(files, Remote):
-                self._blockers.add(_not_fetched(f"{dataset.name}.data_files", files))
-                parents = ("",)
         with self._blockers:
             digest = self._content_digest(name)
             parts = operation.key_parts(registered, parents, digest, environment)
@@ -355,7 +364,7 @@ class _Chain:
             refusal = operation.refusal_elsewhere()
         if read == INPUT and not found and kind not in operation.takes:
             refusal = None  # what is not there is of no kind: one fault, not two
-        if refusal is None and found:
+        if refusal is None and found and self._source.is_shown:
             refusal = operation.refusal_of_source(self._source.model)
             maker = self._makers.get(read)
             if refusal is None and maker is not None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from drupe import DrupeError, Job, Metric, Model, Pass
+from drupe.core.dataset import Dataset
 
 
 class Reverse(Pass):
@@ -37,6 +38,28 @@ class Append(Pass):
         for file in sorted(model.path.glob("*.txt")):
             (out / file.name).write_text(file.read_text() + self.text + more)
         job.facts["appended"] = len(self.text) + len(more)
+
+
+class Weigh(Pass):
+    """Write the sizes of a checkpoint's files."""
+
+    takes, gives = ("hf",), "files"
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        sizes = {file.name: file.stat().st_size for file in sorted(model.path.iterdir())}
+        (out / "sizes.txt").write_text(json.dumps(sizes))
+
+
+class Count(Pass):
+    """Write how many lines each file of its data has, in their order."""
+
+    takes, gives = ("files",), "files"
+    data_config: Dataset
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        files = self.data_config.load_dataset_config.local_files
+        counts = [len(file.read_text().splitlines()) for file in files]
+        (out / "counts.txt").write_text(json.dumps(counts))
 
 
 class Slow(Pass):

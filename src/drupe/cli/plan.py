@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -54,7 +55,7 @@ def show(workflow: Workflow, *, count: int = 0, as_json: bool = False) -> int:
     """
     terminal = Terminal()
     warned: list[str] = []
-    planned = draft(workflow, warned.append)
+    planned = draft(workflow, warned.append, lambda text: print(text, file=sys.stderr))
     expected = estimates(planned)
     findings = examine(planned, expected)
     in_the_way = [*planned.blockers, *blockers_of(findings)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,11 +10,9 @@ from drupe.config.faults import Place
 from drupe.config.schema import EngineConfig
 from drupe.config.source import Items, Map
 from drupe.config.target import Systems
+from drupe.core.resource import PLACEHOLDER
 
 Found = tuple[Place, str]
-PLACEHOLDER = re.compile(
-    r"^\s*(your\b.*|<[^<>]+>|\[your [^\]]+\]|(todo|changeme|xxx+)\b.*)\s*$", re.IGNORECASE
-)
 
 
 def lints(root: Map, engine: EngineConfig, systems: Systems, asked: str | None) -> Iterator[Found]:

@@ -14,6 +14,7 @@ from drupe.config.operations import Operations
 from drupe.config.schema import EngineConfig, InputModel, Said, Workflow
 from drupe.config.source import Items, Map, lines_of
 from drupe.config.target import Systems, choose, findings, host, measures, notes
+from drupe.config.workspace import find_workspace
 from drupe.core.errors import Refused, nearest
 from drupe.core.resource import AzureMLClient
 from drupe.core.system import System
@@ -46,8 +47,11 @@ class Reader:
         model = document.section(InputModel, ("input_model",), required=True)
         if model is not None:
             document.warn(idle_of_model(model, document.folder))
-        client = document.section(AzureMLClient, ("azureml_client",))
-        systems = {name: each.in_workspace(client) for name, each in self._systems().items()}
+        document.section(AzureMLClient, ("azureml_client",))
+        workspace = find_workspace(document.root, document.folder)
+        systems = {
+            name: each.in_workspace(workspace.client) for name, each in self._systems().items()
+        }
         operations = Operations(document)
         chosen = self._target(engine, systems, system, target)
         passes = operations.passes(chosen, systems, system)
@@ -64,6 +68,7 @@ class Reader:
             target=chosen,
             host=host(engine, systems, system),
             measures=measures(engine, systems, system),
+            workspace=workspace,
             raw=raw,
             lines=lines,
             notes=(),

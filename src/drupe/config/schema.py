@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from drupe.config.workspace import NO_WORKSPACE, Workspace
 from drupe.core.amounts import read_bytes
 from drupe.core.operation import Metric, Pass
 from drupe.core.resource import Remote, kind_of
@@ -63,9 +64,14 @@ class InputModel(Section):
     model_path: Annotated[
         Annotated[str, Tag("local")] | Annotated[Remote, Tag("remote")], Discriminator(kind_of)
     ]
-    """A local folder (relative to the config's), a name on the Hub, or a model on AzureML."""
-    adapter_path: str | None = None
-    """Folder of a PEFT adapter of that model."""
+    """A local folder (relative to the config's), a name on the Hub, a model on AzureML, a URL."""
+    adapter_path: (
+        Annotated[
+            Annotated[str, Tag("local")] | Annotated[Remote, Tag("remote")], Discriminator(kind_of)
+        ]
+        | None
+    ) = None
+    """Folder of a PEFT adapter of that model, on this machine or elsewhere."""
     task: Literal["text-generation", "text-generation-with-past"] = "text-generation"
     load_kwargs: LoadArguments = LoadArguments()
 
@@ -172,7 +178,8 @@ class Workflow:
     host: where passes and their proofs run. measures: where metrics do: the target's system.
     settings: what was said in place of the file's values. strict: a warning is a fault.
     places: where each data file is named, "config.json:12: data_configs[0]. ...". lines: where
-    each entry of `raw` was written, {"passes.lora": "config.json:30"}.
+    each entry of `raw` was written, {"passes.lora": "config.json:30"}. workspace: the one of
+    AzureML that is meant where none is named.
     """
 
     file: str
@@ -185,6 +192,7 @@ class Workflow:
     notes: tuple[Said, ...]
     host: NamedSystem
     measures: NamedSystem
+    workspace: Workspace = NO_WORKSPACE
     settings: tuple[str, ...] = ()
     strict: bool = False
     places: dict[Path, str] = field(default_factory=dict, compare=False)

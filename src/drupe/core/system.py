@@ -15,7 +15,7 @@ from drupe.core.errors import Refused
 from drupe.core.executor import Executor
 from drupe.core.libraries import HERE, Environment
 from drupe.core.process import usable_cores
-from drupe.core.resource import AzureMLClient
+from drupe.core.resource import AzureMLClient, Remote
 
 
 class Accelerator(Declared):
@@ -31,7 +31,7 @@ class Setting:
 
     name: the system's, in the config. folder: the config's. cache: where what it keeps on this
     machine may lie. preload: what workers import before the first step, see `Operation.preload`.
-    note: tells the user a line.
+    note: tells the user a line. force: work again what a job elsewhere has done before.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Setting:
     cache: Path
     preload: tuple[str, ...] = ()
     note: Callable[[str], None] = lambda text: None
+    force: bool = False
 
 
 class System(Declared):
@@ -46,10 +47,12 @@ class System(Declared):
 
     executor: "module:Class", imported when steps are to run; called with the system and a
     `Setting`. elsewhere: whether its steps run on other machines, to which files have to travel.
+    reaches_hub: whether a model of the Hub is fetched there, not here.
     """
 
     executor: ClassVar[str] = ""
     elsewhere: ClassVar[bool] = False
+    reaches_hub: ClassVar[bool] = False
 
     type: str
     accelerators: list[Accelerator] = Field(default=[])
@@ -76,6 +79,10 @@ class System(Declared):
         They may decide the bytes of what is trained, and are recorded beside each result.
         """
         return usable_cores()
+
+    def reads(self, remote: Remote) -> bool:
+        """Return whether its steps are given that address, so that no byte of it is needed here."""
+        return False
 
     def client(self) -> AzureMLClient | None:
         """Return the AzureML workspace that this system is in, if it is in one."""

@@ -37,8 +37,15 @@ def is_mlflow(folder: Path) -> bool:
     return not (folder / "config.json").exists() and any(part.exists() for part in parts)
 
 
-def join(folder: Path, *, needs_tokenizer: bool = True) -> tuple[Path, str]:
+def arrived(path: Path) -> Path:
+    """Return an input of a job as its steps read it: an MLflow model as one checkpoint."""
+    return join(path, needs_tokenizer=False)[0] if path.is_dir() and is_mlflow(path) else path
+
+
+def join(folder: Path, *, needs_tokenizer: bool = True, whole: bool = True) -> tuple[Path, str]:
     """Return the folder that joins the parts of the MLflow model `folder`, and its flavour.
+
+    whole: its weights are here too, and are looked at.
 
     Raises Refused for parts that are absent, no checkpoint, or outside of `folder`, and for
     weights that are pickles.
@@ -58,6 +65,8 @@ def join(folder: Path, *, needs_tokenizer: bool = True) -> tuple[Path, str]:
             link = joined / file.relative_to(part or folder)
             if not link.exists():
                 link_softly(file.resolve(), link)
+    if not whole:
+        return joined, flavour
     try:
         check_checkpoint(joined, needs_tokenizer=needs_tokenizer)
     except Refused as fault:

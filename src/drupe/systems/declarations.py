@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from drupe.core.amounts import read_bytes
 from drupe.core.declared import Declared
 from drupe.core.errors import Refused
 from drupe.core.libraries import HERE, Environment, installed_version
-from drupe.core.resource import AzureMLClient
+from drupe.core.resource import AzureMLClient, Remote
 from drupe.core.system import System
 from drupe.systems.conda import conda_lints
 from drupe.systems.interpreter import InterpreterEnvironment, python_of
@@ -89,10 +90,11 @@ class EnvironmentConfig(Declared):
 
 
 class AzureML(System):
-    """An AzureML compute; steps do not run there in this version."""
+    """An AzureML compute: its steps travel there as jobs."""
 
-    executor = "drupe.systems.azureml:open_workspace"
+    executor = "drupe.systems.azureml.executor:open_workspace"
     elsewhere = True
+    reaches_hub = True
 
     type: Literal["AzureML"] = "AzureML"
     aml_compute: str
@@ -115,8 +117,30 @@ class AzureML(System):
         return 0
 
     def refusal(self) -> Refused | None:
-        """Refuse to run steps there."""
-        return not_yet(self)
+        """Return what is missing here to send a job there."""
+        if any(importlib.util.find_spec(name) is None for name in ("azure", "azure.ai.ml")):
+            what = "needs azure-ai-ml, which is not installed"
+            return Refused(self.type, what, 'pip install "drupe[azureml]"')
+        client = self.client()
+        if client is None:
+            what = "has no workspace"
+            return Refused(self.type, what, 'Write "azureml_client", or run with --system local.')
+        if self.hf_token and client.keyvault_name is None:
+            what = "has no key vault to read the token from"
+            return Refused(self.type, what, 'Name it in "azureml_client.keyvault_name".')
+        if self.aml_docker_config is None and self.aml_environment_config is None:
+            what = "has nothing to run a job in: no aml_docker_config, no aml_environment_config"
+            remedy = 'Write "aml_docker_config": {"base_image": ..., "conda_file_path": ...}.'
+            return Refused(self.type, what, remedy)
+        return None
+
+    def reads(self, remote: Remote) -> bool:
+        """Return whether a job can have it as an input: what lies in its workspace, a registry."""
+        if remote.type in ("azureml_model", "azureml_datastore"):
+            own, other = self.client(), remote.azureml_client
+            return own is not None and other is not None and own.triple == other.triple
+        on_azure = remote.type == "url" and ".dfs.core.windows.net/" in str(remote.url)
+        return on_azure or remote.type == "azureml_registry_model"
 
     def client(self) -> AzureMLClient | None:
         """Return the workspace that is named here."""
@@ -124,8 +148,12 @@ class AzureML(System):
 
     def in_workspace(self, client: AzureMLClient | None) -> Self:
         """Return this system in the workspace of the config, where it names none itself."""
-        if self.azureml_client_config is not None or client is None:
+        own = self.azureml_client_config
+        if client is None or (own is not None and all(own.triple)):
             return self
+        if own is not None:
+            names = ("subscription_id", "resource_group", "workspace_name")
+            client = own.model_copy(update={name: getattr(client, name) for name in names})
         return self.model_copy(update={"azureml_client_config": client})
 
     def lints(self) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -97,7 +97,11 @@ class RayExecutor:
         folder.mkdir()
         bundle = pack(batch, folder, self._setting.preload, code=False)
         digests = {model.path: model.digest for spec in batch.steps for model in _all(spec.models)}
-        inputs = {name: [str(path), digests[path]] for name, path in bundle.inputs.items()}
+        inputs = {
+            name: [str(path), digests[path]]
+            for name, path in bundle.inputs.items()
+            if isinstance(path, Path)  # addresses are for systems that read them
+        }
         driver.ask("submit", batch=batch.name, bundle=str(folder), inputs=inputs)
 
     def poll(self, batch: Batch, seconds: float) -> Polled:
