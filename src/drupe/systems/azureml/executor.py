@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -176,6 +177,7 @@ class _Followed:
     batch: Batch
     due: float = 0.0
     state: State = "queued"
+    status: str = ""
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: bool = False
     over_at: float | None = None
@@ -187,13 +189,23 @@ class _Followed:
 
     def hear(self, workspace: Workspace, job: Job) -> tuple[dict[str, Any], ...]:
         """Return the new events of the steps."""
-        keys = {spec.key for spec in self.batch.steps}
+        keys = [spec.key for spec in self.batch.steps]
         events = tuple(each for each in self.log.read(workspace, job) if each["step"] in keys)
+        if job.status != self.status:
+            events = (*self._tell(job), *events)
         for event in events:
             if event["event"] == "done":
                 self.done[event["step"]] = event
             self.failed = self.failed or event["event"] == "failed"
         return events
+
+    def _tell(self, job: Job) -> Iterator[dict[str, Any]]:
+        """Yield what a job waits for, where it may be long: an image is built, a node started."""
+        if job.status in (*QUEUED, "Running"):
+            where = f" ({job.studio})" if job.studio and not self.status else ""
+            waits = next(spec.key for spec in self.batch.steps if spec.key not in self.done)
+            yield {"event": "note", "text": f"AzureML: {job.status}{where}", "step": waits}
+        self.status = job.status
 
     def is_told(self, job: Job) -> bool:
         """Return whether the log has said how it ended, or is not waited for any longer."""

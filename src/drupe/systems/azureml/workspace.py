@@ -73,7 +73,8 @@ class Workspace:
         default = (told.outputs or {}).get("default")
         artifacts = getattr(default, "path", None)
         usual = f"azureml://datastores/workspaceartifactstore/paths/ExperimentRun/dcid.{name}"
-        return Job(name, told.status, told.studio_url, (artifacts or usual).rstrip("/"))
+        status = str(getattr(told.status, "value", told.status))
+        return Job(name, status, told.studio_url, (artifacts or usual).rstrip("/"))
 
     def create(self, job: Any, name: str) -> None:
         """Upload what a job needs, and submit it; one that is there is left alone."""
