@@ -23,7 +23,6 @@ from drupe.core.journal import Measured, journal_file, write_down
 from drupe.core.model import KINDS, Model
 from drupe.core.process import usable_cores
 from drupe.core.step import StepSpec
-from drupe.core.system import Setting
 from drupe.outcome import Outcome, Score, Stage
 from drupe.output import model_folder, output_folder, write_output
 from drupe.packaging.packages import write_packages
@@ -87,10 +86,9 @@ def run(
         if isinstance(config, Workflow)
         else load(Path(config), system, target, output, settings, strict=strict)
     )
-    planned = plan.draft(workflow, heard.warning)
-    expected = estimates(planned)
-    findings = examine(planned, expected)
-    refuse(workflow.file, [*planned.blockers, *blockers_of(findings)])
+    planned, findings = _draft(workflow, heard)
+    if prepare(planned, heard, force):
+        planned, findings = _draft(workflow, heard)  # with the versions that are known now
     if force:
         check_writable(planned.cache.folder, CACHE_FIELD)
     heard.planned(planned)
@@ -99,6 +97,23 @@ def run(
     planned.cache.save_digests()
     with planned.cache.using(step.key for step in planned.steps):
         return _work(planned, heard, force, started)
+
+
+def _draft(workflow: Workflow, heard: Listener) -> tuple[Plan, list[Finding]]:
+    """Return the plan with what preflight saw; raises what is in its way."""
+    planned = plan.draft(workflow, heard.warning)
+    findings = examine(planned, estimates(planned))
+    refuse(workflow.file, [*planned.blockers, *blockers_of(findings)])
+    return planned, findings
+
+
+def prepare(planned: Plan, heard: Listener, force: bool) -> bool:
+    """Have each system where steps are to run make what they need; return whether one did."""
+    steps = planned.steps if force else planned.to_run
+    systems = {step.system.name: step.system.system for step in steps}
+    settings = {name: replace(planned.settings[name], note=heard.note) for name in systems}
+    made = [systems[name].prepare(settings[name]) for name in systems]
+    return any(made)
 
 
 def _work(planned: Plan, heard: Listener, force: bool, started: float) -> Outcome:
@@ -166,13 +181,8 @@ def open_executors(
     for system in dict.fromkeys(step.system.name for step in planned.steps):
         steps = [step for step in planned.steps if step.system.name == system]
         to_run = [step for step in steps if force or not step.hit]
-        setting = Setting(
-            name=system,
-            folder=Path(planned.workflow.file).resolve().parent,
-            cache=planned.cache.folder,
-            preload=preload_of(to_run, planned.source.model),
-            note=heard.note,
-        )
+        preload = preload_of(to_run, planned.source.model)
+        setting = replace(planned.settings[system], preload=preload, note=heard.note)
         found[system] = held.enter_context(steps[0].system.system.open(setting))
         if to_run:
             found[system].warm_up()
