@@ -293,7 +293,7 @@ def test_a_python_that_is_new_enough(python: str, azure: Workspace) -> None:
         (conda() + "dependancies: []\n", "dependancies is unknown; did you mean"),
         (conda().replace("  - pip\n", "  - [pip]\n"), "is neither a package nor a pip section"),
         (conda().replace("  - python=3.11\n", ""), "names conda.yaml, which names no Python"),
-        ("dependencies:\n  - python=3.11\n", "which lacks pydantic, "),
+        ("dependencies:\n  - python=3.11\n", "conda_file_path: names conda.yaml, which lacks "),
     ],
 )
 def test_a_file_that_is_no_conda_file(text: str, words: str, azure: Workspace) -> None:

@@ -149,12 +149,13 @@ class ManagedEnvironment:
         name = folded(distribution)
         if self._versions:
             return self._versions.get(name)
-        asked = self.written.get(name) or self._own.get(name)
-        if asked is None:
+        asked = [each[name] for each in (self.written, self._own) if name in each]
+        if not asked:
             return None
+        version = next(filter(None, (pinned(each.specifier) for each in asked)), None)
         # Which build of a version it will be (+cpu, +cu130) is pip's to choose.
         several = "+" in (installed_version(distribution) or "")
-        return (not several and pinned(asked.specifier)) or f"{PINNED}{self.digest}"
+        return f"{PINNED}{self.digest}" if several or version is None else version
 
     @cached_property
     def _own(self) -> dict[str, Requirement]:
