@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_toy_library
+from wheels import write_drupes_needs, write_toy_library
 
 from drupe.core.errors import Refused
 from drupe.core.libraries import PINNED
 from drupe.systems.managed import MARK
 from tests.plain.conftest import Workspace, tree
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The one folder in which pip looks."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    write_drupes_needs(folder)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A folder of text files and a config over toy passes."""
+    monkeypatch.setenv("DRUPE_JOURNAL", str(tmp_path / "journal.jsonl"))
+    return Workspace(tmp_path / "workspace")
 
 
 @pytest.fixture

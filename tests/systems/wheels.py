@@ -1,4 +1,4 @@
-"""What tests of systems share: wheels of what is installed here, so that no index is asked."""
+"""Wheels of what is installed here, and of a library of the tests, so that no index is asked."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ import importlib.metadata
 import zipfile
 from pathlib import Path
 
-import pytest
-
 from drupe.core.requirements import asked_for, folded
-from tests.plain.conftest import Workspace
 
 
 def write_wheel(name: str, folder: Path) -> Path:
@@ -62,10 +59,8 @@ def _write(target: Path, files: dict[str, bytes], about: str) -> Path:
     return target
 
 
-@pytest.fixture(scope="session")
-def drupes_needs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with wheels of what drupe itself needs, and of what that needs."""
-    folder = tmp_path_factory.mktemp("wheels")
+def write_drupes_needs(folder: Path) -> None:
+    """Write wheels of what drupe itself needs, and of what that needs."""
     left, found = [each.name for each in asked_for()], set()
     while left:
         name = left.pop()
@@ -73,22 +68,3 @@ def drupes_needs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             found.add(folded(name))
             write_wheel(name, folder)
             left += [each.name for each in asked_for("", name)]
-    return folder
-
-
-@pytest.fixture
-def wheels(drupes_needs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder in which pip looks, beside that of drupe's needs, and nowhere else."""
-    folder = tmp_path / "wheels"
-    folder.mkdir()
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    monkeypatch.setenv("PIP_FIND_LINKS", f"{drupes_needs} {folder}")
-    return folder
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    """A folder of text files and a config over toy passes."""
-    monkeypatch.setenv("DRUPE_JOURNAL", str(tmp_path / "journal.jsonl"))
-    return Workspace(tmp_path / "workspace")
