@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from drupe.catalog import METRICS
 from drupe.config.default_metrics import metrics_of
-from drupe.config.schema import NamedMetric, Workflow
+from drupe.config.schema import NamedMetric, NamedPass, Workflow
 from drupe.core.cache import Cache
 from drupe.core.dataset import Dataset
 from drupe.core.digest import DigestMemo, value_digest
@@ -26,7 +26,7 @@ from drupe.core.errors import DrupeError, Refused, refuse
 from drupe.core.files import check_writable, files_below
 from drupe.core.libraries import HERE, Environment
 from drupe.core.model import KINDS, Model
-from drupe.core.operation import Operation, Pass
+from drupe.core.operation import Operation
 from drupe.core.resource import Remote
 from drupe.core.system import NamedSystem, Setting
 from drupe.core.target import Target
@@ -110,7 +110,8 @@ def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -
     blockers = _Blockers()
     with blockers:
         cache.check_folders(CACHE_FIELD)
-    for system in {each.name: each for each in (workflow.host, workflow.measures)}.values():
+    own = [named.host for named in workflow.passes if named.host]
+    for system in {each.name: each for each in (workflow.host, *own, workflow.measures)}.values():
         refusal = system.system.refusal()
         if refusal:
             blockers.add(Refused(f"systems.{system.name}", refusal.what, refusal.remedy))
@@ -128,7 +129,7 @@ def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -
     chain = _Chain(workflow, cache, source, metrics, blockers, settings)
     chain.measure(INPUT, first=True, last=not workflow.passes)
     for index, named in enumerate(workflow.passes):
-        chain.apply(named.name, named.type, named.step)
+        chain.apply(named)
         chain.measure(named.name, first=False, last=index == len(workflow.passes) - 1)
     planned = Plan(workflow, source, cache, tuple(chain.steps), tuple(notes), settings=settings)
     told = any(fault.where == CACHE_FIELD for fault in blockers.found)
@@ -144,9 +145,10 @@ def settings_of(
     """Return what each system is told of the run: the operations that are planned there."""
     planned: dict[str, list[Operation]] = {workflow.host.name: [], workflow.measures.name: []}
     for named in workflow.passes:
+        host = named.host or workflow.host
         proof = METRICS.find(named.step.proof) if named.step.proof else None
         proofs = [proof(**named.step.proof_fields())] if proof else []
-        planned[workflow.host.name] += [named.step, *proofs]
+        planned.setdefault(host.name, []).extend([named.step, *proofs])
     planned[workflow.measures.name] += [named.metric for named in metrics]
     folder = Path(workflow.file).resolve().parent
     return {name: Setting(name, folder, cache, tuple(each)) for name, each in planned.items()}
@@ -288,8 +290,10 @@ class _Chain:
         self._latest = INPUT
         self.steps: list[Step] = []
 
-    def apply(self, name: str, registered: str, step: Pass) -> None:
+    def apply(self, named: NamedPass) -> None:
         """Add a pass on the latest stage, and its proof."""
+        name, step = named.name, named.step
+        system = named.host or self._workflow.host
         before = self._latest
         if name in self._keys:
             what = "is a stage's own name"
@@ -299,13 +303,13 @@ class _Chain:
             what = "cannot be a part of the output folder's name"
             remedy = "Name the pass with letters, digits, _ and -."
             self._blockers.add(Refused(f"passes.{name}", what, remedy))
-        self._add(name, "pass", name, (before,), registered, step)
+        self._add(name, "pass", name, (before,), named.type, step, system)
         self._latest = name
         self._kinds[name] = step.gives
         self._keys[name] = self.steps[-1].key
         if step.proof:
             proof = METRICS.find(step.proof)(**step.proof_fields())
-            self._add(f"{name}: proof", "proof", name, (name, before), step.proof, proof)
+            self._add(f"{name}: proof", "proof", name, (name, before), step.proof, proof, system)
 
     def measure(self, stage: str, first: bool, last: bool) -> None:
         """Add the metrics of a stage, as far as the config wants it measured."""
@@ -319,7 +323,9 @@ class _Chain:
                 if "target" in type(metric).model_fields and not KINDS[kind].on_target:
                     # What runs in torch here is the same whatever the target: so is its key.
                     metric = metric.model_copy(update={"target": Target()})
-                self._add(f"{stage}: {named.name}", "metric", stage, (stage,), named.type, metric)
+                system = self._workflow.measures
+                name = f"{stage}: {named.name}"
+                self._add(name, "metric", stage, (stage,), named.type, metric, system)
 
     def _add(
         self,
@@ -329,11 +335,11 @@ class _Chain:
         reads: tuple[str, ...],
         registered: str,
         operation: Operation,
+        system: NamedSystem,
     ) -> None:
         with self._blockers:
             operation = _with_rows_here(operation)
         kind = self._kinds[reads[0]]
-        system = self._workflow.measures if role == "metric" else self._workflow.host
         environment = self._environment(system)
         refusal = operation.refusal(kind, self._workflow.target)
         refusal = refusal or operation.refusal_in(environment)

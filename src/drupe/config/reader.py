@@ -19,7 +19,7 @@ from drupe.core.dataset import Dataset
 from drupe.core.errors import Refused, nearest
 from drupe.core.operation import Operation
 from drupe.core.resource import AzureMLClient
-from drupe.core.system import NamedSystem, System
+from drupe.core.system import System
 from drupe.core.target import Target
 
 SECTIONS = (
@@ -53,10 +53,12 @@ class Reader:
         systems = {name: each.in_workspace(client) for name, each in self._systems().items()}
         operations = Operations(document)
         chosen = self._target(engine, systems, system, target)
-        passes = operations.passes(chosen)
+        passes = operations.passes(chosen, systems, system)
         metrics = operations.metrics(engine, chosen)
         hosts = (host(engine, systems, system), measures(engine, systems, system))
-        used = self._used(engine, *hosts, systems)
+        names = [(each.host or hosts[0]).name for each in passes]
+        names += [hosts[1].name] if engine.evaluate != "none" else []
+        used = [name for name in dict.fromkeys(names) if name in systems]
         document.warn(lints(document.root, systems, used))
         if document.faults or model is None:
             return None
@@ -94,14 +96,6 @@ class Reader:
             self._document.keep_maps((name,), Map)
         for name in self._document.at(("evaluators",)) or ():
             self._document.keep_maps(("evaluators", name, "metrics"), Items)
-
-    def _used(
-        self, engine: EngineConfig, host: NamedSystem, measures: NamedSystem, systems: Systems
-    ) -> list[str]:
-        """Return the names of the systems on which steps run."""
-        used = [host.name] if self._document.at(("passes",)) else []
-        used += [measures.name] if engine.evaluate != "none" else []
-        return [name for name in dict.fromkeys(used) if name in systems]
 
     def _systems(self) -> dict[str, System]:
         found = {}

@@ -161,6 +161,10 @@ class Pass(Operation):
         """Return the rows that it trains on, to be looked at before; None: it does not train."""
         return None
 
+    def evaluation_rows(self) -> Dataset | None:
+        """Return the rows that it measures on while it trains; None: it measures on none."""
+        return None
+
     def apply(self, model: Model, out: Path, job: Job) -> None:
         """Do the work of this pass into the empty folder `out`, and check the declaration."""
         name = type(self).__name__

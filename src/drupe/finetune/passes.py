@@ -50,6 +50,7 @@ TRAINING_PRELOAD = (
 class LoRA(Pass):
     """Train a low-rank adapter: W + (alpha / r) * B A (Hu et al. 2021, arXiv:2106.09685, 4.1)."""
 
+    version = 3
     takes, gives = ("hf",), "hf-adapter"
     libraries: ClassVar[tuple[str, ...]] = TRAINING_LIBRARIES
     extra = "finetune"
@@ -135,6 +136,10 @@ class LoRA(Pass):
     def training_rows(self) -> Dataset | None:
         """Return the rows to train on."""
         return self.data()[0]
+
+    def evaluation_rows(self) -> Dataset | None:
+        """Return the rows to measure the loss on."""
+        return self.data()[1]
 
     def work_units(self, model_bytes: int) -> float:
         """Return about how many tokens are trained on, times the bytes of the model."""

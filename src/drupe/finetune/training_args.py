@@ -127,8 +127,11 @@ class TrainingArgs(Declared):
         return self
 
     def key_form(self, digest: Callable[[Path], str]) -> Any:
-        """Return the key form without what changes no result."""
-        form = super().key_form(digest)
+        """Return the key form without what changes no result.
+
+        logging_dir is written to, and need not be there: it is no input.
+        """
+        form = super(TrainingArgs, self.model_copy(update={"logging_dir": None})).key_form(digest)
         return {name: value for name, value in form.items() if name not in OF_NO_RESULT}
 
     def without_effect(self) -> list[Idle]:
@@ -155,6 +158,8 @@ class TrainingArgs(Declared):
             why = "has no effect without early_stopping_patience"
             idle.append(Idle(("early_stopping_threshold",), why))
         if self.eval_strategy == "steps" and 0 < self.max_steps < (self.eval_steps or 0):
-            why = f"is more than max_steps ({self.max_steps}): the loss is never measured"
-            idle.append(Idle(("eval_steps",), f"{why}; write fewer"))
+            why = (
+                f"is more than max_steps ({self.max_steps}): the loss is measured once, at the end"
+            )
+            idle.append(Idle(("eval_steps",), why))
         return idle
