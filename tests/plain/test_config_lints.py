@@ -89,8 +89,15 @@ def test_config_check_warns_of_what_a_plan_refuses(
 
 def test_a_token_without_a_key_vault(azure: Workspace) -> None:
     system(azure)["hf_token"] = True
-    assert unready(azure) == ["systems.aml.hf_token has no key vault to read the token from"]
+    first, _ = unready(azure)
+    assert first == "systems.aml.hf_token has no key vault to read the token from"
     azure.config["azureml_client"]["keyvault_name"] = "vault"
+    [told] = unready(azure)
+    assert told.endswith(
+        ".conda_file_path names conda.yaml, which lacks azure-identity and azure-keyvault-secrets, "
+        "which read the Hub's token in the key vault"
+    )
+    (azure.folder / "conda.yaml").write_text(conda("azure-identity", "azure-keyvault-secrets"))
     assert unready(azure) == []
 
 

@@ -133,8 +133,13 @@ def read(path: Path) -> CondaFile:
     return file
 
 
-def faults(file: CondaFile, providers: Sequence[str] = ()) -> Iterator[Wrong]:
-    """Yield what cannot work, whatever the passes are; providers: that are to be there."""
+def faults(
+    file: CondaFile, providers: Sequence[str] = (), for_token: Sequence[str] = ()
+) -> Iterator[Wrong]:
+    """Yield what cannot work, whatever the passes are.
+
+    providers: that are to be there. for_token: the libraries that read the Hub's token there.
+    """
     yield from file.wrong
     if file.wrong and not file.asked:
         return
@@ -145,6 +150,10 @@ def faults(file: CondaFile, providers: Sequence[str] = ()) -> Iterator[Wrong]:
                 yield Wrong(number, f"{text} {what}", remedy)
                 break
     yield from _lacking(file)
+    absent = [name for name in for_token if file.of(name) is None]
+    if absent:
+        what = f"lacks {' and '.join(absent)}, which read the Hub's token in the key vault"
+        yield Wrong(0, what, "Add them to its pip section, or write hf_token: false.")
     yield from _families(file, providers)
 
 

@@ -26,6 +26,7 @@ IMAGE = re.compile(r"[a-zA-Z0-9][\w.:-]*(/[\w.-]+)*(:[\w.-]+)?(@sha256:[0-9a-f]{
 ASSET = re.compile(r"[a-zA-Z0-9][\w.-]{0,254}")
 ASSET_IS = "Write letters, digits, _ - and ., without azureml: before it."
 COMPUTE = re.compile(r"[a-zA-Z0-9][\w.-]*")
+TOKEN_LIBRARIES = ("azure-identity", "azure-keyvault-secrets")
 # What a job's resources may say: {key: (types, in words)}.
 RESOURCES: dict[str, tuple[tuple[type, ...], str]] = {
     "instance_type": ((str, list), 'the name of a size, "Standard_NC24ads_A100_v4"'),
@@ -145,8 +146,11 @@ class ContainerConfig(Declared):
         ]
         return value_digest([self.base_image, self.dockerfile, content])
 
-    def faults(self, providers: Sequence[str]) -> Iterator[Unfit]:
-        """Yield what is wrong, its place being in here. providers: that are to be there."""
+    def faults(self, providers: Sequence[str], for_token: Sequence[str]) -> Iterator[Unfit]:
+        """Yield what is wrong, its place being in here.
+
+        providers: that are to be there. for_token: the libraries that read the Hub's token there.
+        """
         if (self.base_image is None) == (self.dockerfile is None):
             what = "names no image" if self.base_image is None else "names two images"
             yield Unfit((), what, "Write either base_image, or dockerfile and build_context_path.")
@@ -157,7 +161,7 @@ class ContainerConfig(Declared):
         if self.name is not None and not ASSET.fullmatch(self.name):
             yield Unfit(("name",), f'is no environment\'s name ("{self.name}")', ASSET_IS)
         if self.conda_file_path is not None:
-            yield from self._conda_faults(self.conda_file_path, providers)
+            yield from self._conda_faults(self.conda_file_path, providers, for_token)
 
     def _build_faults(self) -> Iterator[Unfit]:
         context = self.build_context_path
@@ -179,9 +183,9 @@ class ContainerConfig(Declared):
             what = "has no effect on an image that a dockerfile builds"
             yield Unfit(("conda_file_path",), what, "Install it in the dockerfile.")
 
-    def _conda_faults(self, path: Path, providers: Sequence[str]) -> Iterator[Unfit]:
+    def _conda_faults(self, path: Path, *wanted: Sequence[str]) -> Iterator[Unfit]:
         conda = _load("conda")
-        for wrong in conda.faults(conda.read(path), providers):
+        for wrong in conda.faults(conda.read(path), *wanted):
             place, line = ("conda_file_path",), f"{path.name}:{wrong.number}"
             if wrong.number:
                 yield Unfit(place, wrong.what, wrong.remedy, line)
@@ -307,7 +311,8 @@ class AzureML(System):
         described: list[tuple[str, Iterator[Unfit]]] = []
         if container is not None:
             providers = [name for each in self.accelerators for name in _providers(each)]
-            described.append(("aml_docker_config", container.faults(providers)))
+            for_token = TOKEN_LIBRARIES if self.hf_token else ()
+            described.append(("aml_docker_config", container.faults(providers, for_token)))
         if registered is not None:
             described.append(("aml_environment_config", registered.faults()))
         for key, found in described:
