@@ -20,14 +20,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"catalog", "data"},  # of data the light files: see below
     "resources": {"checkpoint"},  # the light file
     "systems": {"catalog", "resources"},  # of resources the light file that asks AzureML
-    "plan": {"catalog", "config", "data", "resources"},
+    "chain": {"catalog", "config", "resources"},
+    "plan": {"catalog", "chain", "config", "resources"},
     "outcome": {"plan"},
     "packaging": {"config", "outcome", "plan"},
-    "preflight": {"output", "plan", "report", "resources", "systems"},
+    "preflight": {"chain", "output", "plan", "report", "resources", "systems"},
     "report": {"outcome", "plan"},
     "output": {"outcome", "packaging", "plan", "report"},
-    "listener": {"plan", "preflight"},
-    "dispatch": {"listener", "plan", "preflight", "resources", "systems"},
+    "listener": {"chain", "plan", "preflight"},
+    "dispatch": {"chain", "listener", "plan", "preflight", "resources", "systems"},
     "engine": {
         "config",
         "dispatch",
@@ -42,6 +43,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": set(),
     "cli": {
         "catalog",
+        "chain",
         "config",
         "doctor",
         "engine",
@@ -65,7 +67,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
 }
 LIGHT_PACKAGES = {
-    "core", "catalog", "config", "resources", "systems", "plan", "outcome", "report", "output",
+    "core", "catalog", "config", "resources", "systems", "chain", "plan", "outcome", "report",
+    "output",
     "packaging", "preflight", "listener", "dispatch", "engine", "cli", "doctor", "__main__",
     "testing", "",
 }  # fmt: skip

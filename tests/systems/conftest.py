@@ -13,7 +13,7 @@ from drupe.core.resource import AzureMLClient
 from drupe.core.system import Setting
 from drupe.systems import follow
 from drupe.systems.azureml import executor
-from drupe.systems.declarations import AzureML
+from drupe.systems.azureml.declaration import AzureML
 from tests.plain.conftest import (  # noqa: F401  fixtures
     Workspace,
     _a_journal_of_its_own,

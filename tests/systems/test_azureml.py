@@ -20,7 +20,7 @@ from drupe.core.executor import Batch
 from drupe.core.model import Model
 from drupe.core.step import StepSpec
 from drupe.core.system import Setting
-from drupe.systems.declarations import AzureML
+from drupe.systems.azureml.declaration import AzureML
 from drupe.systems.follow import Followed
 from tests.plain.conftest import Workspace, spec_of, tree
 

@@ -20,10 +20,10 @@ from drupe.core.errors import DrupeError, Refused, StepError
 from drupe.core.executor import Batch, Transient
 from drupe.core.model import Model
 from drupe.core.system import Setting
+from drupe.systems.azureml.declaration import AzureML
 from drupe.systems.azureml.executor import AzureMLExecutor
 from drupe.systems.batch import MARK, digests
 from drupe.systems.bundle import Bundle
-from drupe.systems.declarations import AzureML
 from drupe.systems.follow import Followed
 from tests.plain.conftest import Workspace, spec_of
 

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from drupe.chain import Step
 from drupe.cli.job import add_job_arguments, read_job
 from drupe.cli.progress import Terminal
 from drupe.config.schema import Workflow
 from drupe.core.errors import Refused, refuse
 from drupe.core.secrets import redacted_values
-from drupe.plan import Plan, Step, draft
+from drupe.plan import Plan, draft
 from drupe.preflight.estimates import Estimate, estimates
 from drupe.preflight.examine import blockers_of, examine
 from drupe.preflight.finding import Finding

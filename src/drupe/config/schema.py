@@ -23,6 +23,7 @@ from pydantic import (
 
 from drupe.config.workspace import NO_WORKSPACE, Workspace
 from drupe.core.amounts import read_bytes
+from drupe.core.errors import Fault
 from drupe.core.operation import Metric, Pass
 from drupe.core.resource import Remote, kind_of
 from drupe.core.system import NamedSystem
@@ -176,6 +177,7 @@ class Workflow:
     raw: the canonical config as JSON values, for the lock file.
     notes: one line for each thing that was read otherwise than it was written.
     host: where passes and their proofs run. measures: where metrics do: the target's system.
+    unready: what is sound and cannot be run as it is; a plan refuses it.
     settings: what was said in place of the file's values. strict: a warning is a fault.
     places: where each data file is named, "config.json:12: data_configs[0]. ...". lines: where
     each entry of `raw` was written, {"passes.lora": "config.json:30"}. workspace: the one of
@@ -193,6 +195,7 @@ class Workflow:
     host: NamedSystem
     measures: NamedSystem
     workspace: Workspace = NO_WORKSPACE
+    unready: tuple[Fault, ...] = ()
     settings: tuple[str, ...] = ()
     strict: bool = False
     places: dict[Path, str] = field(default_factory=dict, compare=False)

@@ -9,11 +9,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from drupe.chain import Step
 from drupe.core.dataset import Dataset
 from drupe.core.errors import Refused
 from drupe.core.operation import Pass
 from drupe.core.resource import Remote
-from drupe.plan import Plan, Step
+from drupe.plan import Plan
 from drupe.preflight.finding import Finding
 from drupe.systems.worker import ENVIRONMENT
 

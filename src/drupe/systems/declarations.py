@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from drupe.core.amounts import read_bytes
-from drupe.core.declared import Declared
 from drupe.core.errors import Refused
-from drupe.core.libraries import HERE, Environment, installed_version
-from drupe.core.resource import AzureMLClient, Remote
-from drupe.core.system import System
-from drupe.systems.conda import conda_lints
-from drupe.systems.interpreter import InterpreterEnvironment, python_of
+from drupe.core.libraries import Environment, installed_version
+from drupe.core.system import Setting, System
 from drupe.systems.processes import Interpreter
 
 RAY_ADDRESS = r"^(local|auto|(ray://)?[\w.\-\[\]:]+:\d+)$"
@@ -46,6 +42,10 @@ class PythonEnvironment(System):
     type: Literal["PythonEnvironment"] = "PythonEnvironment"
     python_environment_path: Path | None = None
     """The environment's folder, its folder of programs, or the Python itself."""
+    managed_env: bool = False
+    """drupe makes the environment, with what the steps need, and locks its versions."""
+    requirements_file: Path | None = None
+    """What is installed in it beside that; a version that it pins is taken in place of ours."""
     environment_variables: dict[str, str] = Field(default={})
     """What the processes of the steps find in their environment, beside what is there."""
     prepend_to_path: tuple[Path, ...] = ()
@@ -53,123 +53,55 @@ class PythonEnvironment(System):
 
     @model_validator(mode="after")
     def _names_one(self) -> PythonEnvironment:
-        if self.python_environment_path is None:
-            raise ValueError("python_environment_path is missing: the folder of the environment")
+        if self.managed_env and self.python_environment_path is not None:
+            raise ValueError(
+                "managed_env makes an environment, and python_environment_path names one"
+            )
+        if not self.managed_env and self.python_environment_path is None:
+            raise ValueError(
+                "python_environment_path is missing: the folder of the environment (or write "
+                "managed_env, and drupe makes one)"
+            )
+        if not self.managed_env and self.requirements_file is not None:
+            raise ValueError(
+                "requirements_file is for an environment that drupe makes: managed_env"
+            )
         return self
 
-    @property
-    def interpreter(self) -> Interpreter:
-        """The Python that runs the steps; raises Refused where there is none."""
-        assert self.python_environment_path is not None
-        return python_of(
+    def interpreter(self, setting: Setting) -> Interpreter:
+        """Return the Python that runs the steps; raises Refused where there is none."""
+        if self.python_environment_path is None:
+            made: Interpreter = self._managed(setting).interpreter(
+                self.environment_variables, self.prepend_to_path
+            )
+            return made
+        found: Interpreter = _load("interpreter").python_of(
             self.python_environment_path, self.environment_variables, self.prepend_to_path
         )
+        return found
 
-    def environment(self) -> Environment:
-        """Return what is installed there, asked of that Python once."""
-        return InterpreterEnvironment.of(self.interpreter)
+    def environment(self, setting: Setting) -> Environment:
+        """Return what is installed there: asked of that Python once, or what will be made."""
+        if self.managed_env:
+            made: Environment = self._managed(setting)
+            return made
+        interpreter = _load("interpreter")
+        environment: Environment = interpreter.InterpreterEnvironment.of(self.interpreter(setting))
+        interpreter.check_own_needs(environment)
+        return environment
 
+    def prepare(self, setting: Setting) -> bool:
+        """Make the environment, if it is drupe's to make and not there."""
+        return bool(self.managed_env and self._managed(setting).make(setting.note))
 
-class ContainerConfig(Declared):
-    """`aml_docker_config`."""
-
-    base_image: str | None = None
-    dockerfile: str | None = None
-    build_context_path: Path | None = None
-    conda_file_path: Path | None = None
-    name: str | None = None
-    version: str | None = None
-
-
-class EnvironmentConfig(Declared):
-    """`aml_environment_config`: an environment that is registered in the workspace."""
-
-    name: str
-    version: str | None = None
-    label: str | None = None
+    def _managed(self, setting: Setting) -> Any:
+        managed = _load("managed")
+        return managed.ManagedEnvironment.asked(setting, self.providers, self.requirements_file)
 
 
-class AzureML(System):
-    """An AzureML compute: its steps travel there as jobs."""
-
-    executor = "drupe.systems.azureml.executor:open_workspace"
-    elsewhere = True
-    reaches_hub = True
-
-    type: Literal["AzureML"] = "AzureML"
-    aml_compute: str
-    """The name of the compute, in the workspace."""
-    aml_docker_config: ContainerConfig | None = None
-    aml_environment_config: EnvironmentConfig | None = None
-    azureml_client_config: AzureMLClient | None = None
-    """The workspace; without it the config's own azureml_client."""
-    instance_count: int = Field(default=1, ge=1)
-    resources: dict[str, Any] = Field(default={})
-    """What AzureML's job gets as its resources."""
-    tags: dict[str, str] = Field(default={})
-
-    def environment(self) -> Environment:
-        """Return what is installed there."""
-        return HERE
-
-    def threads(self) -> int:
-        """Return 0: the compute's machine decides."""
-        return 0
-
-    def refusal(self) -> Refused | None:
-        """Return what is missing here to send a job there."""
-        if any(importlib.util.find_spec(name) is None for name in ("azure", "azure.ai.ml")):
-            what = "needs azure-ai-ml, which is not installed"
-            return Refused(self.type, what, 'pip install "drupe[azureml]"')
-        client = self.client()
-        if client is None:
-            what = "has no workspace"
-            return Refused(self.type, what, 'Write "azureml_client", or run with --system local.')
-        if self.hf_token and client.keyvault_name is None:
-            what = "has no key vault to read the token from"
-            return Refused(self.type, what, 'Name it in "azureml_client.keyvault_name".')
-        if self.aml_docker_config is None and self.aml_environment_config is None:
-            what = "has nothing to run a job in: no aml_docker_config, no aml_environment_config"
-            remedy = 'Write "aml_docker_config": {"base_image": ..., "conda_file_path": ...}.'
-            return Refused(self.type, what, remedy)
-        return None
-
-    def reads(self, remote: Remote) -> bool:
-        """Return whether a job can have it as an input: what lies in its workspace, a registry."""
-        if remote.type in ("azureml_model", "azureml_datastore"):
-            own, other = self.client(), remote.azureml_client
-            return own is not None and other is not None and own.triple == other.triple
-        on_azure = remote.type == "url" and ".dfs.core.windows.net/" in str(remote.url)
-        return on_azure or remote.type == "azureml_registry_model"
-
-    def client(self) -> AzureMLClient | None:
-        """Return the workspace that is named here."""
-        return self.azureml_client_config
-
-    def in_workspace(self, client: AzureMLClient | None) -> Self:
-        """Return this system in the workspace of the config, where it names none itself."""
-        own = self.azureml_client_config
-        if client is None or (own is not None and all(own.triple)):
-            return self
-        if own is not None:
-            names = ("subscription_id", "resource_group", "workspace_name")
-            client = own.model_copy(update={name: getattr(client, name) for name in names})
-        return self.model_copy(update={"azureml_client_config": client})
-
-    def lints(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Yield what the workspace lacks, and what of the conda file cannot be installed."""
-        client = self.client()
-        if client is None:
-            yield (), 'has no workspace: write "azureml_client", or run with --system local'
-        if self.hf_token and (client is None or client.keyvault_name is None):
-            why = (
-                'has no key vault to read the token from: name it in "azureml_client.keyvault_name"'
-            )
-            yield ("hf_token",), why
-        container = self.aml_docker_config
-        if container is not None and container.conda_file_path is not None:
-            for text in conda_lints(container.conda_file_path):
-                yield ("aml_docker_config", "conda_file_path"), text
+def _load(name: str) -> Any:
+    """Return a file beside this one that few configs need: each run pays for an import."""
+    return importlib.import_module(f"drupe.systems.{name}")
 
 
 class Ray(System):
@@ -218,9 +150,3 @@ class Ray(System):
         if installed_version("ray") is None:
             return Refused(self.type, "needs ray", 'pip install "drupe[ray]"')
         return None
-
-
-def not_yet(system: System) -> Refused:
-    """Return why no step runs on a system that can be described alone."""
-    what = f"is of type {system.type}, which can be described, not used, in this version"
-    return Refused(system.type, what, "Run with --system local.")

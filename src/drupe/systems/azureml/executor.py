@@ -22,9 +22,9 @@ from drupe.core.errors import DrupeError
 from drupe.core.executor import Batch, Polled, State, Transient
 from drupe.core.secrets import redact_file
 from drupe.core.system import Setting
+from drupe.systems.azureml.declaration import AzureML
 from drupe.systems.azureml.log import JobLog
 from drupe.systems.bundle import pack
-from drupe.systems.declarations import AzureML
 
 if TYPE_CHECKING:
     from drupe.systems.azureml.workspace import Job, Workspace

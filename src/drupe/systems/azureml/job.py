@@ -20,8 +20,8 @@ from drupe.core.digest import file_digest, value_digest
 from drupe.core.errors import Refused
 from drupe.core.files import files_below
 from drupe.core.silence import SILENT
+from drupe.systems.azureml.declaration import AzureML, ContainerConfig, EnvironmentConfig
 from drupe.systems.bundle import Bundle
-from drupe.systems.declarations import AzureML, ContainerConfig, EnvironmentConfig
 
 EXPERIMENT = "drupe"
 # What is installed already under the same version is older code, or the same.
