@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ NAMES = {
     "resource_group": GROUP,
     "workspace_name": WORKSPACE,
 }
-CONDA = "name: drupe\ndependencies: [python=3.12]\n"
+NEEDED = ("pydantic", "rich", "pyyaml", "packaging", "azure-identity", "azure-keyvault-secrets")
+PINS = "".join(f"      - {name}=={version(name)}\n" for name in NEEDED)
+CONDA = f"name: drupe\ndependencies:\n  - python=3.12\n  - pip\n  - pip:\n{PINS}"
 
 
 @pytest.fixture
