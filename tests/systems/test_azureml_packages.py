@@ -41,6 +41,8 @@ class FakeRegistry(FakeAzure):
             case "PUT", [kind, *_] if kind in (*KINDS, *ENDPOINTS):
                 told = json.loads(request.body)
                 told["properties"]["provisioningState"] = "Succeeded"
+                filled_in = {"flavors": {}, "scaleSettings": {"scaleType": "Default"}}
+                told["properties"] = {**filled_in, **told["properties"]}
                 self.kept[place] = {**_named(place, ""), **told, "name": words[-1]}
                 return _json(self.kept[place], 201 if kind in KINDS else 200)
             case "GET", [kind, *_] if kind in (*KINDS, *ENDPOINTS) and place in self.kept:
@@ -164,7 +166,7 @@ def test_a_refusal_of_the_service_is_told_and_the_model_is_delivered(
     workspace: Workspace, azure: FakeRegistry
 ) -> None:
     pack(workspace, "AzureMLModels")
-    azure.fail("PUT", "/models/sent/versions/1", 403, times=9)
+    azure.fail("PUT", "/models/sent/versions/1", 403)
     with pytest.raises(DrupeError, match=r"^the model sent:1: is not shown to you: "):
         workspace.run()
     assert (workspace.output / "report.json").is_file()

@@ -91,8 +91,7 @@ class PackageConfig(Section):
     type: Literal[
         "Zipfile", "Dockerfile", "MLflow", "AzureMLModels", "AzureMLData", "AzureMLDeployment"
     ] = "Zipfile"
-    """Zipfile: NAME.zip. Dockerfile: a folder to build an image from. MLflow: a model's folder.
-    AzureMLModels, AzureMLData: registered in the workspace. AzureMLDeployment: served there."""
+    """Zipfile: NAME.zip. Dockerfile, MLflow: a folder. The others are sent to AzureML."""
     name: Annotated[str, AfterValidator(_a_file_name)] = "OutputModels"
     """What the file or folder is called in the output folder."""
     export_in_mlflow_format: bool = False

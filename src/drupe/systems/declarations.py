@@ -263,8 +263,7 @@ class AzureML(System):
     """The workspace; without it the config's own azureml_client."""
     instance_count: int = Field(default=1, ge=1)
     resources: dict[str, Any] = Field(default={})
-    """What AzureML's job gets as its resources: instance_type (which a Kubernetes compute needs to
-    know the size of its pod), shm_size, docker_args, locations, max_instance_count, properties."""
+    """What the job gets: instance_type (of a Kubernetes compute), shm_size, docker_args, ..."""
     tags: dict[str, str] = Field(default={})
 
     def environment(self, setting: Setting) -> Environment:
