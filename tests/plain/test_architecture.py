@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "chain": {"catalog", "config", "resources"},
     "plan": {"catalog", "chain", "config", "resources"},
     "outcome": {"plan"},
-    "packaging": {"config", "outcome", "plan"},
+    "packaging": {"config", "outcome", "plan", "resources"},
     "preflight": {"chain", "output", "plan", "report", "resources", "systems"},
     "report": {"outcome", "plan"},
     "output": {"outcome", "packaging", "plan", "report"},
