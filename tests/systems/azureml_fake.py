@@ -119,6 +119,11 @@ class FakeAzure:
         answer = Answer(drop=sent)
         self._faults.append(Fault(method, re.compile(place), times, answer, after or sent > 0))
 
+    def stall(self, method: str, place: str, seconds: float) -> None:
+        """Be silent for so long, and fail then."""
+        answer = Answer(503, seconds_before=seconds)
+        self._faults.append(Fault(method, re.compile(place), 1, answer))
+
     def slow(self, place: str, seconds_a_piece: float) -> None:
         """Send the body in pieces of 64 KiB, with a rest after each."""
         fault = Fault("GET", re.compile(place), 10**6, None, True, seconds_a_piece)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,10 +17,11 @@ from azureml_fake import KEY, SCOPE, FakeAzure
 from drupe_toys import Reverse
 from job_schema import API_VERSION
 
-from drupe.core.errors import DrupeError, Refused, StepError
+from drupe.core.errors import ConfigError, DrupeError, Refused, StepError
 from drupe.core.executor import Batch, Transient
 from drupe.core.model import Model
 from drupe.core.system import Setting
+from drupe.systems import declarations
 from drupe.systems.azureml.executor import AzureMLExecutor
 from drupe.systems.batch import MARK, digests
 from drupe.systems.bundle import Bundle
@@ -246,6 +248,28 @@ def test_what_may_be_tried_again_is_transient(
     assert raised.value.after_seconds == seconds
 
 
+def test_who_is_silent_for_longer_than_is_waited_is_asked_again(
+    system: Make, setting: Setting, batch: Batch, azure: FakeAzure
+) -> None:
+    azure.stall("GET", f"/jobs/{JOB}", 1.5)
+    with (
+        system(client={"read_timeout": 1}).open(setting) as executor,
+        pytest.raises(Transient, match=r"Read timed out"),
+    ):
+        executor.submit(batch)
+
+
+def test_the_ways_to_log_in_are_the_configs(system: Make, setting: Setting, batch: Batch) -> None:
+    ways = ("environment", "managed_identity", "developer_cli", "powershell")
+    more = ("workload_identity", "shared_token_cache", "visual_studio_code", "broker")
+    without = {f"exclude_{way}_credential": True for way in (*ways, *more)}
+    with (
+        system(client={"default_auth_params": without}).open(setting) as executor,
+        pytest.raises(DrupeError, match=r'Log in \("az login"\)'),
+    ):
+        executor.submit(batch)
+
+
 def test_the_clients_own_retries_are_silent(
     system: Make, setting: Setting, batch: Batch, azure: FakeAzure
 ) -> None:
@@ -393,10 +417,26 @@ def test_what_is_missing_is_refused_at_once(
 def test_without_azure_ai_ml_it_is_refused_with_the_extra(
     elsewhere: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "azure" else found(name)
-    )
+    monkeypatch.setattr(declarations, "installed_version", lambda name: None)
     words = r'systems\.aml: needs azure-ai-ml, .*\n  pip install "drupe\[azureml\]"'
     with pytest.raises(Refused, match=words):
         elsewhere.plan()
+
+
+def test_what_azure_ai_ml_would_leave_out_is_a_fault(elsewhere: Workspace) -> None:
+    elsewhere.config["systems"]["aml"]["resources"] = {"instance_typ": "Standard_NC6s_v3"}
+    words = r'resources: has no "instance_typ"; did you mean "instance_type"\?: known are'
+    with pytest.raises(ConfigError, match=words):
+        elsewhere.plan()
+
+
+def test_opening_asks_nothing_and_imports_nothing_of_azures(tmp_path: Path) -> None:
+    asked = (
+        "import sys; from pathlib import Path; from drupe.core.system import Setting;"
+        "from drupe.systems.declarations import AzureML; here = Path();"
+        "AzureML(aml_compute='c').open(Setting('aml', here, here)).warm_up();"
+        "print(sorted(name for name in sys.modules if name.startswith('azure')))"
+    )
+    command = [sys.executable, "-c", asked]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
