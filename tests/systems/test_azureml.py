@@ -109,12 +109,12 @@ def test_steps_travel_as_one_job_and_those_before_a_failure_are_kept(
     third = spec_of(Breaks(how="error"), "Breaks", made_by(SECOND), THIRD)
     with system().open(setting) as executor:
         followed = Followed(executor, batch_of(tmp_path, first, second, third))
-        facts = [followed.step(spec, lambda event: None).facts for spec in (first, second)]
+        facts = [followed.step(spec.key, lambda event: None).facts for spec in (first, second)]
         assert facts == [{"appended": 3}, {}]
         assert (tmp_path / "1111" / "out" / "a.txt").read_text() == "abcdef"
         assert (tmp_path / "2222" / "out" / "a.txt").read_text() == "fedcba"
         with pytest.raises(StepError, match=r"^Breaks, Breaks\.how: is error\n  Choose another\."):
-            followed.step(third, lambda event: None)
+            followed.step(third.key, lambda event: None)
     assert "Traceback" in (tmp_path / "3333" / "log").read_text()
     assert len(azure.jobs.started) == 1
 
@@ -129,7 +129,7 @@ def test_ctrl_c_cancels_the_job(
             raise KeyboardInterrupt
 
     with system().open(setting) as executor, pytest.raises(KeyboardInterrupt):
-        Followed(executor, batch_of(tmp_path, spec)).step(spec, interrupt)
+        Followed(executor, batch_of(tmp_path, spec)).step(spec.key, interrupt)
     [job] = azure.jobs.started
     assert job.statuses[-2:] == ["CancelRequested", "Canceled"]
     assert job.process
@@ -168,7 +168,7 @@ def test_what_is_transient_on_the_way_is_survived(
     spec = spec_of(Reverse(), "Reverse", Model("files", tmp_path / "large", "d"), FIRST)
     told: list[dict[str, Any]] = []
     with system().open(setting) as executor:
-        Followed(executor, batch_of(tmp_path, spec)).step(spec, told.append)
+        Followed(executor, batch_of(tmp_path, spec)).step(spec.key, told.append)
     assert (tmp_path / "1111" / "out" / "a.txt").read_text() == "ba" * 200_000
     assert len(azure.jobs.started) == 1
     notes = [event["text"] for event in told if "tried again" in event.get("text", "")]
@@ -184,7 +184,7 @@ def test_a_job_that_never_came_to_run_a_step_is_told(
     azure.jobs.command = "echo no such interpreter >&2; exit 127"
     words = rf"^Reverse: its process failed on AzureML \(job drupe-{FIRST}, https://ml.azure.com/"
     with system().open(setting) as executor, pytest.raises(StepError, match=words) as raised:
-        Followed(executor, batch_of(tmp_path, spec)).step(spec, lambda event: None)
+        Followed(executor, batch_of(tmp_path, spec)).step(spec.key, lambda event: None)
     assert raised.value.what.endswith(": no such interpreter")
 
 

@@ -311,13 +311,13 @@ def test_a_job_that_is_over_is_attached_to_and_what_is_damaged_refused(
 ) -> None:
     azure.over(JOB, "Completed", [f"some text {MARK}{json.dumps(done(result))}"], {FIRST: result})
     with system().open(setting) as executor:
-        Followed(executor, batch).step(batch.steps[0], lambda event: None)
+        Followed(executor, batch).step(batch.steps[0].key, lambda event: None)
     assert (batch.folder(FIRST) / "out" / "a.txt").read_text() == "cba"
     (batch.folder(FIRST) / "out" / "a.txt").unlink()
     azure.blobs.damaged = f"results/{FIRST}/a.txt"
     words = "^Reverse: its result did not arrive whole: a.txt is damaged"
     with system().open(setting) as executor, pytest.raises(StepError, match=words):
-        Followed(executor, batch).step(batch.steps[0], lambda event: None)
+        Followed(executor, batch).step(batch.steps[0].key, lambda event: None)
 
 
 @pytest.mark.parametrize(
@@ -355,7 +355,7 @@ def test_a_log_with_a_torn_line_ends_in_an_error(
     azure.over(JOB, "Completed", [f'{MARK}{{"event": "do', "the last words"])
     words = "^Reverse: its process ended with exit code 0 without having done the step"
     with system().open(setting) as executor, pytest.raises(StepError, match=words):
-        Followed(executor, batch).step(batch.steps[0], lambda event: None)
+        Followed(executor, batch).step(batch.steps[0].key, lambda event: None)
     assert (batch.folder(FIRST) / "log").read_text() == "the last words\n"
 
 
@@ -392,7 +392,7 @@ def test_a_datastore_without_a_key_is_read_as_oneself(
     azure.over(JOB, "Completed", [MARK + json.dumps(done(result))], {FIRST: result})
     azure.fail("POST", "listSecrets", 403, times=9)
     with system().open(setting) as executor:
-        Followed(executor, batch).step(batch.steps[0], lambda event: None)
+        Followed(executor, batch).step(batch.steps[0].key, lambda event: None)
     read = azure.requests("GET", rf"results/{FIRST}/a.txt")
     assert all(KEY not in str(request.query) for request in read)
     assert read[0].headers["Authorization"].startswith("Bearer ")

@@ -50,7 +50,7 @@ class Reader:
         systems = {name: each.in_workspace(client) for name, each in self._systems().items()}
         operations = Operations(document)
         chosen = self._target(engine, systems, system, target)
-        passes = operations.passes(chosen)
+        passes = operations.passes(chosen, systems, system)
         metrics = operations.metrics(engine, chosen)
         document.warn(lints(document.root, engine, systems, system))
         if document.faults or model is None:

@@ -78,11 +78,11 @@ def locate(
         digest = digests.folder(joined, model_files(joined))
         model = Model("hf", joined, digest, remote_code=remote_code)
         note = f"{local.name} is an MLflow model ({flavour}): its parts are read as one checkpoint."
-        return Located(model, local.name, parts=local, note=note)
+        return Located(model, called(local), parts=local, note=note)
     if local.exists():
         check_checkpoint(local, needs_tokenizer=needs_tokenizer)
         digest = digests.folder(local, model_files(local))
-        return Located(Model("hf", local, digest, remote_code=remote_code), local.name)
+        return Located(Model("hf", local, digest, remote_code=remote_code), called(local))
     asked = Asked(
         kind="model",
         name=name,
@@ -100,6 +100,16 @@ def locate(
     files = [(str(file.relative_to(path)), file.stat().st_size) for file in model_files(path)]
     digest = value_digest(["hub", name, commit, files])
     return Located(Model("hf", path, digest, remote_code=remote_code), name, commit)
+
+
+def called(folder: Path) -> str:
+    """Return a model's name: its folder's, or of what a run delivered the output folder's.
+
+    OUTPUT/PASS-PASS/cpu-cpu_model is called OUTPUT: all runs call the innermost folder alike.
+    """
+    output = folder.parent.parent
+    delivered = folder.name.endswith("_model") and (output / "config.lock.json").is_file()
+    return output.name if delivered else folder.name
 
 
 def locate_adapter(name: str, folder: Path, base: Model, digests: DigestMemo) -> Model:
