@@ -146,6 +146,8 @@ class FakeAzure:
         status: str,
         log: list[str] | None = None,
         results: dict[str, Path] | None = None,
+        steps: str = "1" * 64,
+        inputs: str = "d",
     ) -> None:
         """Have a job in the workspace that was sent before, with its log and its output."""
         outputs = f"azureml://datastores/workspaceblobstore/paths/azureml/{name}/results"
@@ -155,6 +157,7 @@ class FakeAzure:
             "codeId": f"{SCOPE}/codes/c/versions/1",
             "environmentId": f"{SCOPE}/environments/e/versions/1",
             "computeId": f"{SCOPE}/computes/cluster",
+            "properties": {"drupe.steps": steps, "drupe.inputs": inputs},
             "inputs": {},
             "outputs": {"results": {"jobOutputType": "uri_folder", "uri": f"{outputs}/"}},
         }

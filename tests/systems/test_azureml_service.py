@@ -17,6 +17,7 @@ from azureml_fake import KEY, SCOPE, FakeAzure
 from drupe_toys import Reverse
 from job_schema import API_VERSION
 
+from drupe.core.digest import folder_digest
 from drupe.core.errors import ConfigError, DrupeError, Refused, StepError
 from drupe.core.executor import Batch, Transient
 from drupe.core.model import Model
@@ -83,7 +84,11 @@ def test_what_is_sent(sent: Callable[..., dict[str, Any]], azure: FakeAzure) -> 
     assert variables["DRUPE_HF_TOKEN_FROM"] == "keyvault"
     assert variables["AZUREML_SDKV2_TELEMETRY_OPTOUT"] == "1"
     assert told["outputs"]["results"]["mode"] == "ReadWriteMount"
-    assert told["properties"] == {"mlflow.source.git.commit": "not told"}
+    assert told["properties"] == {
+        "mlflow.source.git.commit": "not told",
+        "drupe.steps": FIRST,
+        "drupe.inputs": "d",
+    }
     hosts = {request.host for request in azure.asked}
     assert azure.connected == hosts, "nothing else is asked, telemetry least of all"
 
@@ -163,7 +168,7 @@ def test_a_model_that_lies_on_azureml_stays_there(
     client = system().client()
     assert client
     bundle = Bundle(tmp_path / "bundle", {"model0": address})
-    made = job.job_of(JOB, bundle, system(), "amlcompute", "azureml://datastores/d/paths/p")
+    made = job.job_of(JOB, bundle, system(), "amlcompute", "azureml://datastores/d/paths/p", {})
     workspace.Workspace(client).create(made, JOB)
     told = azure.jobs[JOB].properties["inputs"]["model0"]
     assert told == {"jobInputType": kind, "uri": address, "mode": "ReadOnlyMount"}
@@ -347,6 +352,38 @@ def test_which_job_is_the_batchs(
         executor.submit(batch)
         assert isinstance(executor, AzureMLExecutor)
         assert executor.job_name(batch) == name
+
+
+@pytest.mark.parametrize(
+    ("steps", "inputs", "name"),
+    [
+        (f"{'0' * 64} {FIRST}", "e d", JOB),  # it does more
+        (f"{'0' * 64} {FIRST}", "e", JOB),  # and has made what is read here
+        (f"{'0' * 64} {FIRST}", "e f", f"{JOB}-2"),  # no such step is done
+        (FIRST, "f", f"{JOB}-2"),
+        ("0" * 64, "d", f"{JOB}-2"),
+    ],
+)
+def test_a_job_of_more_steps_is_attached_to_if_it_reads_the_same(
+    steps: str,
+    inputs: str,
+    name: str,
+    system: Make,
+    setting: Setting,
+    batch: Batch,
+    azure: FakeAzure,
+    result: Path,
+) -> None:
+    made = Model("files", result, folder_digest(digests(result)))
+    reads = made if inputs == "e" else batch.steps[0].models[0]
+    earlier = {**done(result), "step": "0" * 64}
+    azure.over(JOB, "Running", [MARK + json.dumps(earlier)], steps=steps, inputs=inputs)
+    azure.jobs.hold.set()
+    spec = replace(batch.steps[0], models=(reads,))
+    with system().open(setting) as executor:
+        executor.submit(Batch((spec,), batch.folder))
+        assert isinstance(executor, AzureMLExecutor)
+        assert executor.job_name(Batch((spec,), batch.folder)) == name
 
 
 def test_a_log_with_a_torn_line_ends_in_an_error(

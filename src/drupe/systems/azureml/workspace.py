@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +45,16 @@ ADDRESS = re.compile(r"azureml://(?:.*/)?datastores/(?P<store>[^/]+)/(?:paths/)?
 
 @dataclass(frozen=True)
 class Job:
-    """A job as AzureML tells it. artifacts: the address of its default output, with its log."""
+    """A job as AzureML tells it. artifacts: the address of its default output, with its log.
+
+    properties: what it was given of them, and AzureML's own.
+    """
 
     name: str
     status: str
     studio: str | None
     artifacts: str
+    properties: Mapping[str, str]
 
 
 class Workspace:
@@ -77,7 +81,8 @@ class Workspace:
         artifacts = getattr(default, "path", None)
         usual = f"azureml://datastores/workspaceartifactstore/paths/ExperimentRun/dcid.{name}"
         status = str(getattr(told.status, "value", told.status))
-        return Job(name, status, told.studio_url, (artifacts or usual).rstrip("/"))
+        artifacts = (artifacts or usual).rstrip("/")
+        return Job(name, status, told.studio_url, artifacts, told.properties or {})
 
     def create(self, job: Any, name: str) -> None:
         """Upload what a job needs, and submit it; one that is there is left alone."""
