@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -17,7 +15,7 @@ from drupe.core.declared import Declared
 from drupe.core.digest import file_digest, folder_digest, value_digest
 from drupe.core.errors import Refused, nearest
 from drupe.core.files import files_below
-from drupe.core.libraries import HERE, PINNED, Environment
+from drupe.core.libraries import HERE, PINNED, Environment, installed_version
 from drupe.core.resource import AzureMLClient, Remote
 from drupe.core.system import Setting, System, Unfit
 from drupe.systems import conda
@@ -196,7 +194,7 @@ class AzureML(System):
 
     def refusal(self) -> Refused | None:
         """Return what is missing here to send a job there."""
-        if any(importlib.util.find_spec(name) is None for name in ("azure", "azure.ai.ml")):
+        if installed_version("azure-ai-ml") is None:
             what = "needs azure-ai-ml, which is not installed"
             return Refused(self.type, what, 'pip install "drupe[azureml]"')
         return None
