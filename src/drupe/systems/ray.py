@@ -37,6 +37,9 @@ FAULTS = {kind.__name__: kind for kind in (DrupeError, Refused, StepError, Trans
 # other machine (macOS, Windows), and knows its clients by a token.
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
 
+# Ray tries 20 times to join a cluster that does not answer, 35 s each.
+PATIENCE = {"RAY_NUM_REDIS_GET_RETRIES": "2"}
+
 
 class RayExecutor:
     """Runs batches on a Ray cluster, from several threads at once."""
@@ -71,7 +74,7 @@ class RayExecutor:
         system, setting = self._system, self._setting
         alone = system.address == "local"
         code = str(put_on_path(setting.cache / "code"))
-        self._driver = _Driver(setting.name, {**ALONE, "PYTHONPATH": code} if alone else {})
+        self._driver = _Driver(setting.name, {**ALONE, "PYTHONPATH": code} if alone else PATIENCE)
         storage = setting.cache / "ray" if alone else system.storage
         self._opened = self._driver.begin(
             "open",

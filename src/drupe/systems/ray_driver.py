@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import sys
 import threading
 import time
@@ -39,6 +40,7 @@ from drupe.systems.ray_worker import Worker
 
 NAMESPACE = "drupe"
 ANSWER_SECONDS, ATTACH_SECONDS, BEAT_SECONDS, LEAVE_SECONDS = 30.0, 5.0, 10.0, 3.0
+JOIN_SECONDS = 10.0
 CALLS_AT_ONCE = 16  # of a worker
 LOCAL_STORE_BYTES = 100 * 2**20  # a cluster of this machine alone sends no files
 
@@ -107,6 +109,7 @@ class Driver:
         self._storage = Storage(storage, everywhere=self.alone)
         self._options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory}
         self._arguments = (preload, storage, idle_seconds)
+        _desk()
         with self._lock:
             for _ in range(self._most):
                 self._start_worker()
@@ -193,6 +196,10 @@ class Driver:
                 "object_store_memory": LOCAL_STORE_BYTES,
                 "_temp_dir": session,
             }
+        if ":" in address:
+            self._check_answers(address)
+        token = Path.home() / ".ray" / "auth_token"
+        known = token.exists()
         try:
             ray.init(
                 address,
@@ -213,6 +220,24 @@ class Driver:
                 f"is {address}, and no cluster can be joined there: {_first_line(fault)}",
                 'Start one there (ray start --head), mend the address, or write "local".',
             ) from fault
+
+        if not known and token.exists():  # Ray has just made it, for all to read
+            token.chmod(0o600)
+
+    def _check_answers(self, address: str) -> None:
+        """Raise Refused where nothing listens: Ray would try for minutes."""
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), JOIN_SECONDS).close()
+        except OSError as fault:
+            raise self._no_cluster(address, fault) from fault
+
+    def _no_cluster(self, address: str, fault: BaseException) -> Refused:
+        return Refused(
+            f"{self._where}.address",
+            f"is {address}, and no cluster can be joined there: {_first_line(fault)}",
+            'Start one there (ray start --head), mend the address, or write "local".',
+        )
 
     def _capacity(self, wanted: dict[str, float]) -> int:
         """Return how many steps the nodes that are there hold at once; raises Refused for none."""
@@ -334,21 +359,10 @@ class Driver:
         job.slot = job.worker = None
 
     def _desk(self, question: str, *words: str) -> str:
-        """Ask the desk; it is made where there is none, or where it has just ended."""
+        """Ask the desk; it is made anew where it has just ended."""
         for last in (False, False, True):
-            desk: Any = (
-                ray.remote(Desk)
-                .options(
-                    name=NAME,
-                    namespace=NAMESPACE,
-                    lifetime="detached",
-                    get_if_exists=True,
-                    num_cpus=0,
-                )
-                .remote()
-            )
             try:
-                answer: str = self._call(getattr(desk, question).remote(*words))
+                answer: str = self._call(getattr(_desk(), question).remote(*words))
                 return answer
             except RayActorError:
                 if last:
@@ -361,6 +375,12 @@ class Driver:
         except (ActorUnavailableError, GetTimeoutError) as fault:
             what = f"a worker does not answer: {_first_line(fault)}"
             raise Transient(self._where, what, "Is the cluster well?") from fault
+
+
+def _desk() -> Any:
+    """Return the cluster's desk, which is made where there is none."""
+    options = {"name": NAME, "namespace": NAMESPACE, "lifetime": "detached"}
+    return ray.remote(Desk).options(**options, get_if_exists=True, num_cpus=0).remote()
 
 
 def _is_there(ready: Any) -> bool:
