@@ -60,7 +60,7 @@ def until(true: Callable[[], Any], seconds: float = 30.0) -> Any:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """The address of a cluster of two nodes with a core each."""
+    """The address of a cluster of two nodes."""
     started = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("two_nodes.py"))],
         stdin=subprocess.PIPE,
@@ -96,9 +96,11 @@ def client(
     yield connect
     for executor in made:
         executor.__exit__()
+    until(lambda: not processes("ray::Worker"))
+    assert not processes("drupe.systems.fork_server")
 
 
 @pytest.fixture(scope="module")
 def executor(client: Callable[..., RayExecutor]) -> RayExecutor:
     """A client without a folder that is shared: files travel by Ray's store."""
-    return client()
+    return client(max_parallel=2)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,134 @@ def test_steps_run_on_both_nodes_side_by_side(
     told = [json.loads((tmp_path / str(n) / "out" / "where.json").read_text()) for n in range(2)]
     assert told[0]["value"] != told[1]["value"]
     assert "/runtime_resources/" in told[0]["drupe"], "the code travels with the client"
+
+
+def test_eight_independent_steps_of_a_config_overlap_and_give_what_they_give_here(
+    cluster: str, workspace: Workspace
+) -> None:
+    metrics = [
+        {"name": f"slow{n}", "type": "SlowLength", "seconds": 0.5 + n / 100} for n in range(4)
+    ]
+    host = {"type": "Ray", "address": cluster, "max_parallel": 1}
+    workspace.config["systems"] = {"cluster": host}
+    workspace.config["engine"] |= {"host": "cluster", "evaluate": "every-step"}
+    workspace.config["evaluators"] = {"all": {"metrics": metrics}}
+    workspace.passes(back={"type": "Reverse"})
+    there = workspace.run()
+    scores = [score.more for stage in there.stages for score in stage.scores.values()]
+    assert len(scores) == 8
+    overlaps = sum(
+        first["began"] < other["began"] < first["ended"] for first in scores for other in scores
+    )
+    assert overlaps >= 3
+    del workspace.config["engine"]["host"]
+    workspace.config["engine"] |= {"cache_dir": "another", "evaluate": "none"}
+    here = workspace.run()
+    assert tree(here.final.model.path) == tree(there.final.model.path)
+    assert here.plan.steps[0].key in {step.key for step in there.plan.steps}
+
+
+def test_a_worker_that_is_killed_is_lost_and_the_step_done_again(
+    client: Callable[..., RayExecutor], keyed: Callable[..., StepSpec], tmp_path: Path
+) -> None:
+    sharing = client(storage=tmp_path / "shared", max_parallel=1)
+    told: list[dict[str, Any]] = []
+    spec = keyed(Slow(ticks=10, seconds=0.2))
+    thread, _ = in_thread(lambda: run(sharing, spec, tmp_path / "out", told.append))
+    counter = tmp_path / "shared" / "work" / spec.key / "scratch" / "counter"
+    until(lambda: counter.exists() and int(counter.read_text() or 0) >= 3)
+    for worker in processes("ray::Worker"):
+        os.kill(worker, signal.SIGKILL)
+    thread.join()
+    started_from, done = (tmp_path / "out" / "out" / "count.txt").read_text().split()
+    assert done == "10"
+    assert int(started_from) >= 3, "its scratch folder is on the shared storage"
+    warnings = [event["text"] for event in told if event["event"] == "warning"]
+    assert warnings == ["its Ray worker died: it is submitted again"]
+    assert not (tmp_path / "shared" / "work" / spec.key).exists()
+
+
+def test_a_second_client_attaches_to_a_step_that_runs(
+    executor: RayExecutor,
+    client: Callable[..., RayExecutor],
+    keyed: Callable[..., StepSpec],
+    tmp_path: Path,
+) -> None:
+    spec = keyed(SlowLength(seconds=6))
+    begun = threading.Event()
+    first, _ = in_thread(lambda: run(executor, spec, tmp_path / "1", lambda event: begun.set()))
+    assert begun.wait(30)
+    run(client(max_parallel=1), spec, tmp_path / "2", unheard)
+    first.join()
+    one, two = (tmp_path / name / "out" / "score.json" for name in "12")
+    assert one.read_text() == two.read_text(), "the time at which it ran is in it"
+
+
+def test_a_client_that_was_killed_finds_its_step_again(cluster: str, workspace: Workspace) -> None:
+    host = {"type": "Ray", "address": cluster, "max_parallel": 1}
+    workspace.config["systems"] = {"cluster": host}
+    workspace.config["engine"] |= {"host": "cluster", "evaluate": "every-step"}
+    metric = {"name": "slow", "type": "SlowLength", "seconds": 8}
+    workspace.config["evaluators"] = {"all": {"metrics": [metric]}}
+    workspace.passes()
+    lost = workspace.start("run", "config.json", "--events", "-")
+    assert lost.stdout
+    until(lambda: '"progress"' in lost.stdout.readline())  # type: ignore[union-attr]
+    lost.kill()
+    lost.communicate()
+    killed = time.time()
+    [stage] = workspace.run().stages
+    assert stage.scores["slow"].more["began"] < killed
+
+
+def test_what_is_cancelled_stops_and_its_worker_is_free(
+    executor: RayExecutor, keyed: Callable[..., StepSpec], tmp_path: Path
+) -> None:
+    spec = keyed(Breaks(how="sleep"))
+    stop = threading.Event()
+    batch = Batch((spec,), lambda key: tmp_path)
+    followed = Followed(executor, batch, stop.is_set)
+    thread, given = in_thread(lambda: followed.step(spec.key, lambda event: stop.set()))
+    thread.join(30)
+    assert isinstance(given[0], KeyboardInterrupt)
+    begun = time.monotonic()
+    run(executor, keyed(Reverse(), 2), tmp_path / "next", unheard)
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("how", ["error", "exception", "killed", "segfault", "memory", "nothing"])
+def test_an_error_reads_as_it_does_here(
+    how: Any, executor: RayExecutor, keyed: Callable[..., StepSpec], tmp_path: Path
+) -> None:
+    spec = keyed(Breaks(how=how))
+    said = []
+    with LocalExecutor() as local:
+        for system in (executor, local):
+            with pytest.raises(StepError) as fault:
+                run(system, spec, tmp_path, unheard)
+            said.append(str(fault.value).partition(" (it held")[0])
+    assert said[0] == said[1]
+
+
+def test_other_libraries_there_are_refused(
+    executor: RayExecutor, keyed: Callable[..., StepSpec], tmp_path: Path
+) -> None:
+    spec = replace(keyed(Reverse()), libraries={"pydantic": "0.1"})
+    with pytest.raises(StepError, match=r"^Reverse: was planned with pydantic 0\.1, and runs"):
+        run(executor, spec, tmp_path, unheard)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"num_gpus": 3}, r"cluster: asks for 1 CPU, 3 GPU a step, and no node has as much: 3 CPU"),
+        ({"address": "127.0.0.1:1"}, r"address: is 127\.0\.0\.1:1, and no cluster can be joined"),
+    ],
+)
+def test_a_cluster_that_cannot_do_it_is_refused(
+    fields: dict[str, Any], words: str, cluster: str, workspace: Workspace
+) -> None:
+    workspace.config["systems"] = {"cluster": {"type": "Ray", "address": cluster, **fields}}
+    workspace.config["engine"]["host"] = "cluster"
+    with pytest.raises(Refused, match=rf"systems\.{words}"):
+        workspace.run()

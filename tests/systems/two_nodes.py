@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes with a core each, on this machine, until standard input ends."""
+"""A Ray cluster of two nodes on this machine, more cores than it has, until standard input ends."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 from ray.cluster_utils import Cluster
 
-NODE = {"num_cpus": 1, "include_dashboard": False, "object_store_memory": 200 * 2**20}
+NODE = {"num_cpus": 3, "include_dashboard": False, "object_store_memory": 200 * 2**20}
 
 cluster = Cluster(initialize_head=True, head_node_args=NODE)
 try:

@@ -9,9 +9,7 @@ by its name. End of input without "close": the client is gone.
 from __future__ import annotations
 
 import json
-import logging
 import os
-import socket
 import sys
 import threading
 import time
@@ -25,24 +23,20 @@ from typing import Any
 import ray
 from ray.exceptions import (
     ActorUnavailableError,
-    AuthenticationError,
     GetTimeoutError,
     RayActorError,
 )
 
 from drupe.core.errors import DrupeError, Refused, StepError
 from drupe.core.executor import Transient
-from drupe.core.process import kill_group, usable_cores
-from drupe.core.silence import SILENT
+from drupe.core.process import kill_group
+from drupe.systems.ray_cluster import NAMESPACE, capacity, first_line, join, start_own
 from drupe.systems.ray_desk import NAME, Desk
 from drupe.systems.ray_files import Storage, bring_file, bring_folder, send_folder
 from drupe.systems.ray_worker import Worker
 
-NAMESPACE = "drupe"
 ANSWER_SECONDS, ATTACH_SECONDS, BEAT_SECONDS, LEAVE_SECONDS = 30.0, 5.0, 10.0, 3.0
-JOIN_SECONDS = 10.0
 CALLS_AT_ONCE = 16  # of a worker
-LOCAL_STORE_BYTES = 100 * 2**20  # a cluster of this machine alone sends no files
 
 
 @dataclass
@@ -103,9 +97,12 @@ class Driver:
         """Connect, and start the workers; return how many batches may run at once."""
         self._where = f"systems.{name}"
         self.alone = address == "local"
-        self._connect(address, code, session)
+        if self.alone:
+            start_own(session)
+        else:
+            join(self._where, address, code)
         wanted = {"CPU": num_cpus, "GPU": num_gpus, "memory": memory or 0}
-        self._most = max_parallel or self._capacity(wanted)
+        self._most = max_parallel or capacity(self._where, wanted)
         self._storage = Storage(storage, everywhere=self.alone)
         self._options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory}
         self._arguments = (preload, storage, idle_seconds)
@@ -185,78 +182,6 @@ class Driver:
         for slot in self._slots:
             if not _is_there(slot.ready):
                 ray.kill(slot.worker)  # it waits for cores still
-
-    def _connect(self, address: str, code: str, session: str | None) -> None:
-        environment: dict[str, Any] = {"working_dir": code, "env_vars": SILENT}
-        options: dict[str, Any] = {"runtime_env": environment}
-        if self.alone:  # its workers inherit our environment, with the code on the path
-            options = {
-                "num_cpus": usable_cores(),
-                "include_dashboard": False,
-                "object_store_memory": LOCAL_STORE_BYTES,
-                "_temp_dir": session,
-            }
-        if ":" in address:
-            self._check_answers(address)
-        token = Path.home() / ".ray" / "auth_token"
-        known = token.exists()
-        try:
-            ray.init(
-                address,
-                namespace=NAMESPACE,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **options,
-            )
-        except AuthenticationError as fault:
-            raise Refused(
-                f"{self._where}.address",
-                f"is {address}, whose cluster wants a token: {_first_line(fault)}",
-                "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or see: ray get-auth-token --help",
-            ) from fault
-        except (ConnectionError, RuntimeError, ValueError) as fault:
-            raise Refused(
-                f"{self._where}.address",
-                f"is {address}, and no cluster can be joined there: {_first_line(fault)}",
-                'Start one there (ray start --head), mend the address, or write "local".',
-            ) from fault
-
-        if not known and token.exists():  # Ray has just made it, for all to read
-            token.chmod(0o600)
-
-    def _check_answers(self, address: str) -> None:
-        """Raise Refused where nothing listens: Ray would try for minutes."""
-        host, _, port = address.removeprefix("ray://").rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), JOIN_SECONDS).close()
-        except OSError as fault:
-            raise self._no_cluster(address, fault) from fault
-
-    def _no_cluster(self, address: str, fault: BaseException) -> Refused:
-        return Refused(
-            f"{self._where}.address",
-            f"is {address}, and no cluster can be joined there: {_first_line(fault)}",
-            'Start one there (ray start --head), mend the address, or write "local".',
-        )
-
-    def _capacity(self, wanted: dict[str, float]) -> int:
-        """Return how many steps the nodes that are there hold at once; raises Refused for none."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        count = sum(
-            min(int(node.get(name, 0) // amount) for name, amount in wanted.items() if amount)
-            for node in nodes
-        )
-        if count == 0:
-            asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
-            have = "; ".join(
-                ", ".join(f"{node.get(name, 0):g} {name}" for name in wanted) for node in nodes
-            )
-            raise Refused(
-                self._where,
-                f"asks for {asked} a step, and no node has as much: {have}",
-                "Ask for less, or set max_parallel to wait for nodes to come.",
-            )
-        return count
 
     def _start_worker(self) -> _Slot:
         self._made += 1
@@ -373,7 +298,7 @@ class Driver:
         try:
             return ray.get(asked, timeout=ANSWER_SECONDS)
         except (ActorUnavailableError, GetTimeoutError) as fault:
-            what = f"a worker does not answer: {_first_line(fault)}"
+            what = f"a worker does not answer: {first_line(fault)}"
             raise Transient(self._where, what, "Is the cluster well?") from fault
 
 
@@ -397,11 +322,6 @@ def _ending(fault: RayActorError) -> str:
     return "its Ray worker died"
 
 
-def _first_line(fault: BaseException) -> str:
-    lines = str(fault).strip().splitlines()
-    return lines[0].strip() if lines else type(fault).__name__
-
-
 def serve(driver: Driver, lines: Any, say: Callable[[dict[str, Any]], None]) -> None:
     """Work on requests until their end."""
 
@@ -419,7 +339,7 @@ def serve(driver: Driver, lines: Any, say: Callable[[dict[str, Any]], None]) -> 
         except RayActorError as fault:
             told = {"fault": ["StepError", "Ray", _ending(fault), "Run again."]}
         except BaseException as fault:  # noqa: BLE001  whatever it is, the client must hear of it
-            what = f"{type(fault).__name__}: {_first_line(fault)}"
+            what = f"{type(fault).__name__}: {first_line(fault)}"
             told = {"fault": ["StepError", "Ray", what, "Run again: what was finished is kept."]}
         say({"id": request["id"], **told})
 
