@@ -6,10 +6,12 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ from drupe.systems.follow import Followed, run
 from drupe.systems.local import LocalExecutor
 from drupe.systems.ray import RayExecutor
 from tests.plain.conftest import Workspace, spec_of, tree
-from tests.systems.conftest import processes, until
+from tests.systems.conftest import MARK, processes, until
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray"),
@@ -67,6 +69,14 @@ def in_thread(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
     thread = threading.Thread(target=target)
     thread.start()
     return thread, given
+
+
+def started(workspace: Workspace) -> subprocess.Popen[str]:
+    """Start `drupe run`, and return it when a step has told its progress."""
+    events = workspace.folder / "events.jsonl"
+    process = workspace.start("run", "config.json", "--events", str(events))
+    until(lambda: events.exists() and '"progress"' in events.read_text(), 60)
+    return process
 
 
 def test_a_step_reads_and_writes_what_travels_by_the_object_store(
@@ -115,7 +125,7 @@ def test_eight_independent_steps_of_a_config_overlap_and_give_what_they_give_her
     metrics = [
         {"name": f"slow{n}", "type": "SlowLength", "seconds": 0.5 + n / 100} for n in range(4)
     ]
-    host = {"type": "Ray", "address": cluster, "max_parallel": 1}
+    host = {"type": "Ray", "address": cluster, "max_parallel": 2}
     workspace.config["systems"] = {"cluster": host}
     workspace.config["engine"] |= {"host": "cluster", "evaluate": "every-step"}
     workspace.config["evaluators"] = {"all": {"metrics": metrics}}
@@ -160,7 +170,7 @@ def test_a_second_client_attaches_to_a_step_that_runs(
     keyed: Callable[..., StepSpec],
     tmp_path: Path,
 ) -> None:
-    spec = keyed(SlowLength(seconds=6))
+    spec = keyed(SlowLength(seconds=5))
     begun = threading.Event()
     first, _ = in_thread(lambda: run(executor, spec, tmp_path / "1", lambda event: begun.set()))
     assert begun.wait(30)
@@ -174,17 +184,83 @@ def test_a_client_that_was_killed_finds_its_step_again(cluster: str, workspace: 
     host = {"type": "Ray", "address": cluster, "max_parallel": 1}
     workspace.config["systems"] = {"cluster": host}
     workspace.config["engine"] |= {"host": "cluster", "evaluate": "every-step"}
-    metric = {"name": "slow", "type": "SlowLength", "seconds": 8}
+    metric = {"name": "slow", "type": "SlowLength", "seconds": 6}
     workspace.config["evaluators"] = {"all": {"metrics": [metric]}}
     workspace.passes()
-    lost = workspace.start("run", "config.json", "--events", "-")
-    assert lost.stdout
-    until(lambda: '"progress"' in lost.stdout.readline())  # type: ignore[union-attr]
+    lost = started(workspace)
     lost.kill()
     lost.communicate()
     killed = time.time()
     [stage] = workspace.run().stages
     assert stage.scores["slow"].more["began"] < killed
+
+
+def test_ctrl_c_stops_the_step_and_leaves_no_worker(cluster: str, workspace: Workspace) -> None:
+    before = set(processes("ray::Worker")) | set(processes("drupe.systems.fork_server"))
+    host = {"type": "Ray", "address": cluster, "max_parallel": 1, "storage": "shared"}
+    workspace.config["systems"] = {"cluster": host}
+    workspace.config["engine"]["host"] = "cluster"
+    workspace.passes(slow={"type": "Slow", "ticks": 1000, "seconds": 0.05})
+    stopped = started(workspace)
+    stopped.send_signal(signal.SIGINT)
+    _, said = stopped.communicate(timeout=30)
+    assert stopped.returncode == 130, said
+    [counter] = workspace.folder.glob("shared/work/*/scratch/counter")
+    count = counter.read_text()
+    time.sleep(0.3)
+    assert counter.read_text() == count, "when it is told that it stopped, it stopped"
+    until(
+        lambda: (
+            not (set(processes("ray::Worker")) | set(processes("drupe.systems.fork_server")))
+            - before
+        )
+    )
+
+
+def test_the_head_of_an_own_cluster_is_killed_and_the_run_started_again(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "3")
+    monkeypatch.setenv(MARK, "own")
+    workspace.config["systems"] = {"cluster": {"type": "Ray"}}
+    workspace.config["engine"]["host"] = "cluster"
+    workspace.passes(back={"type": "Reverse"}, slow={"type": "Slow", "ticks": 400, "seconds": 0.05})
+    first = started(workspace)
+    own = processes("", "own")
+    assert listening(own), "Ray's processes were found"
+    assert all(address.startswith("127.") for address in listening(own)), "loopback alone"
+    for head in processes("gcs_server", "own"):
+        os.kill(head, signal.SIGKILL)
+    _, said = first.communicate(timeout=60)
+    assert first.returncode == 1
+    assert "systems.cluster: the connection to the Ray cluster has ended" in said
+    assert "Run again when its head is up: what was finished is kept." in said
+    until(lambda: not processes("", "own"))
+    workspace.config["passes"]["slow"] = {"type": "Append", "text": "!"}
+    there = workspace.run()
+    assert workspace.heard.ran == ["slow"], "the first step is kept"
+    del workspace.config["engine"]["host"]
+    workspace.config["engine"]["cache_dir"] = "another"
+    assert tree(workspace.run().final.model.path) == tree(there.final.model.path)
+    until(lambda: not processes("", "own"))
+
+
+def listening(pids: list[int]) -> set[str]:
+    """Return the addresses at which these processes listen."""
+    sockets = set()
+    for pid in pids:
+        with suppress(OSError):
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with suppress(OSError):
+                    sockets.add(os.readlink(link))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in sockets:
+                last = bytes.fromhex(words[1].partition(":")[0][-8:])[::-1]
+                found.add(".".join(map(str, last)))  # "::ffff:127.0.0.1" is of IPv4 too
+    return found
 
 
 def test_what_is_cancelled_stops_and_its_worker_is_free(
@@ -228,7 +304,10 @@ def test_other_libraries_there_are_refused(
     ("fields", "words"),
     [
         ({"num_gpus": 3}, r"cluster: asks for 1 CPU, 3 GPU a step, and no node has as much: 3 CPU"),
-        ({"address": "127.0.0.1:1"}, r"address: is 127\.0\.0\.1:1, and no cluster can be joined"),
+        (
+            {"address": "127.0.0.1:1"},
+            r"cluster\.address: is 127\.0\.0\.1:1, and no cluster can be joined",
+        ),
     ],
 )
 def test_a_cluster_that_cannot_do_it_is_refused(
