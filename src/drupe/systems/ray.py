@@ -205,6 +205,7 @@ class _Driver:
         except subprocess.TimeoutExpired:
             kill_group(self._process.pid)
             self._process.wait()
+        kill_group(self._process.pid)  # what of Ray a driver that died by itself has left
         self._reader.join()
         assert self._process.stdout
         self._process.stdout.close()
