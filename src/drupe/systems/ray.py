@@ -34,8 +34,13 @@ CLOSE_SECONDS = 20.0
 LONGEST_FOLDER = 45  # a socket's path has 107 characters at most
 FAULTS = {kind.__name__: kind for kind in (DrupeError, Refused, StepError, Transient)}
 # A cluster that we start listens on the loopback alone, as Ray does by itself where it expects no
-# other machine (macOS, Windows), and knows its clients by a token.
-ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+# other machine (macOS, Windows), and knows its clients by a token. Its workers are as important as
+# other processes: by themselves they give way to all of them (a niceness of 15).
+ALONE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_worker_niceness": "0",
+}
 
 # Ray tries 20 times to join a cluster that does not answer, 35 s each.
 PATIENCE = {"RAY_NUM_REDIS_GET_RETRIES": "2"}
