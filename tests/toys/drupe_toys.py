@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import signal
@@ -79,6 +80,21 @@ class Slow(Pass):
             counter.write_text(str(done))
             job.progress("counting", done, self.ticks, "ticks")
         (out / "count.txt").write_text(f"{started_from} {done}")
+
+
+class Busy(Pass):
+    """Keep one core busy for some rounds."""
+
+    takes, gives = ("files",), "files"
+    rounds: int = 10
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        digest = b"busy"
+        for done in range(self.rounds):
+            for _ in range(50_000):
+                digest = hashlib.sha256(digest).digest()
+            job.progress("hashing", done + 1, self.rounds, "rounds")
+        (out / "digest.txt").write_text(digest.hex())
 
 
 class Breaks(Pass):

@@ -107,7 +107,7 @@ def _load(name: str) -> Any:
 class Ray(System):
     """A Ray cluster: independent steps run side by side."""
 
-    executor = "drupe.systems.ray:open_cluster"
+    executor = "drupe.systems.ray.executor:open_cluster"
     elsewhere = True
 
     type: Literal["Ray"] = "Ray"

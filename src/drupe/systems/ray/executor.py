@@ -1,7 +1,7 @@
 """Steps on a Ray cluster: the client's end, which speaks to Ray through a process of its own.
 
-    client (drupe run)             driver (ray_driver.py)          nodes of the cluster
-      | -- {"id", "call", ...} ------> | -- actor calls, files -----> ray_worker.py: a slot each,
+    client (drupe run)             driver (driver.py)              nodes of the cluster
+      | -- {"id", "call", ...} ------> | -- actor calls, files -----> worker.py: a slot each,
       | <-- {"id", "value" | "fault"}- |                                with a fork server
 
 Ray ends the process that is connected to a cluster when the cluster's head is lost, sets signal
@@ -34,8 +34,16 @@ CLOSE_SECONDS = 20.0
 LONGEST_FOLDER = 45  # a socket's path has 107 characters at most
 FAULTS = {kind.__name__: kind for kind in (DrupeError, Refused, StepError, Transient)}
 # A cluster that we start listens on the loopback alone, as Ray does by itself where it expects no
-# other machine (macOS, Windows), and knows its clients by a token.
-ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+# other machine (macOS, Windows), and knows its clients by a token. Its workers are as important as
+# other processes: by themselves they give way to all of them (a niceness of 15).
+ALONE = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_worker_niceness": "0",
+}
+
+# Ray tries 20 times to join a cluster that does not answer, 35 s each.
+PATIENCE = {"RAY_NUM_REDIS_GET_RETRIES": "2"}
 
 
 class RayExecutor:
@@ -71,7 +79,7 @@ class RayExecutor:
         system, setting = self._system, self._setting
         alone = system.address == "local"
         code = str(put_on_path(setting.cache / "code"))
-        self._driver = _Driver(setting.name, {**ALONE, "PYTHONPATH": code} if alone else {})
+        self._driver = _Driver(setting.name, {**ALONE, "PYTHONPATH": code} if alone else PATIENCE)
         storage = setting.cache / "ray" if alone else system.storage
         self._opened = self._driver.begin(
             "open",
@@ -155,7 +163,7 @@ class _Driver:
         self._where = f"systems.{name}"
         self._last_words = tempfile.TemporaryFile()  # noqa: SIM115  closed by close()
         self._process = Interpreter(variables=variables).start(
-            "drupe.systems.ray_driver",
+            "drupe.systems.ray.driver",
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._last_words,
@@ -206,6 +214,7 @@ class _Driver:
         except subprocess.TimeoutExpired:
             kill_group(self._process.pid)
             self._process.wait()
+        kill_group(self._process.pid)  # what of Ray a driver that died by itself has left
         self._reader.join()
         assert self._process.stdout
         self._process.stdout.close()

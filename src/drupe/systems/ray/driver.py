@@ -9,7 +9,6 @@ by its name. End of input without "close": the client is gone.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import threading
@@ -24,23 +23,20 @@ from typing import Any
 import ray
 from ray.exceptions import (
     ActorUnavailableError,
-    AuthenticationError,
     GetTimeoutError,
     RayActorError,
 )
 
 from drupe.core.errors import DrupeError, Refused, StepError
 from drupe.core.executor import Transient
-from drupe.core.process import kill_group, usable_cores
-from drupe.core.silence import SILENT
-from drupe.systems.ray_desk import NAME, Desk
-from drupe.systems.ray_files import Storage, bring_file, bring_folder, send_folder
-from drupe.systems.ray_worker import Worker
+from drupe.core.process import kill_group
+from drupe.systems.ray.cluster import NAMESPACE, capacity, first_line, join, start_own
+from drupe.systems.ray.desk import NAME, Desk
+from drupe.systems.ray.files import Storage, bring_file, bring_folder, send_folder
+from drupe.systems.ray.worker import Worker
 
-NAMESPACE = "drupe"
 ANSWER_SECONDS, ATTACH_SECONDS, BEAT_SECONDS, LEAVE_SECONDS = 30.0, 5.0, 10.0, 3.0
 CALLS_AT_ONCE = 16  # of a worker
-LOCAL_STORE_BYTES = 100 * 2**20  # a cluster of this machine alone sends no files
 
 
 @dataclass
@@ -101,12 +97,16 @@ class Driver:
         """Connect, and start the workers; return how many batches may run at once."""
         self._where = f"systems.{name}"
         self.alone = address == "local"
-        self._connect(address, code, session)
+        if self.alone:
+            start_own(session)
+        else:
+            join(self._where, address, code)
         wanted = {"CPU": num_cpus, "GPU": num_gpus, "memory": memory or 0}
-        self._most = max_parallel or self._capacity(wanted)
+        self._most = max_parallel or capacity(self._where, wanted)
         self._storage = Storage(storage, everywhere=self.alone)
         self._options = {"num_cpus": num_cpus, "num_gpus": num_gpus, "memory": memory}
         self._arguments = (preload, storage, idle_seconds)
+        _desk()
         with self._lock:
             for _ in range(self._most):
                 self._start_worker()
@@ -182,56 +182,6 @@ class Driver:
         for slot in self._slots:
             if not _is_there(slot.ready):
                 ray.kill(slot.worker)  # it waits for cores still
-
-    def _connect(self, address: str, code: str, session: str | None) -> None:
-        environment: dict[str, Any] = {"working_dir": code, "env_vars": SILENT}
-        options: dict[str, Any] = {"runtime_env": environment}
-        if self.alone:  # its workers inherit our environment, with the code on the path
-            options = {
-                "num_cpus": usable_cores(),
-                "include_dashboard": False,
-                "object_store_memory": LOCAL_STORE_BYTES,
-                "_temp_dir": session,
-            }
-        try:
-            ray.init(
-                address,
-                namespace=NAMESPACE,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                **options,
-            )
-        except AuthenticationError as fault:
-            raise Refused(
-                f"{self._where}.address",
-                f"is {address}, whose cluster wants a token: {_first_line(fault)}",
-                "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or see: ray get-auth-token --help",
-            ) from fault
-        except (ConnectionError, RuntimeError, ValueError) as fault:
-            raise Refused(
-                f"{self._where}.address",
-                f"is {address}, and no cluster can be joined there: {_first_line(fault)}",
-                'Start one there (ray start --head), mend the address, or write "local".',
-            ) from fault
-
-    def _capacity(self, wanted: dict[str, float]) -> int:
-        """Return how many steps the nodes that are there hold at once; raises Refused for none."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        count = sum(
-            min(int(node.get(name, 0) // amount) for name, amount in wanted.items() if amount)
-            for node in nodes
-        )
-        if count == 0:
-            asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
-            have = "; ".join(
-                ", ".join(f"{node.get(name, 0):g} {name}" for name in wanted) for node in nodes
-            )
-            raise Refused(
-                self._where,
-                f"asks for {asked} a step, and no node has as much: {have}",
-                "Ask for less, or set max_parallel to wait for nodes to come.",
-            )
-        return count
 
     def _start_worker(self) -> _Slot:
         self._made += 1
@@ -334,21 +284,10 @@ class Driver:
         job.slot = job.worker = None
 
     def _desk(self, question: str, *words: str) -> str:
-        """Ask the desk; it is made where there is none, or where it has just ended."""
+        """Ask the desk; it is made anew where it has just ended."""
         for last in (False, False, True):
-            desk: Any = (
-                ray.remote(Desk)
-                .options(
-                    name=NAME,
-                    namespace=NAMESPACE,
-                    lifetime="detached",
-                    get_if_exists=True,
-                    num_cpus=0,
-                )
-                .remote()
-            )
             try:
-                answer: str = self._call(getattr(desk, question).remote(*words))
+                answer: str = self._call(getattr(_desk(), question).remote(*words))
                 return answer
             except RayActorError:
                 if last:
@@ -359,8 +298,14 @@ class Driver:
         try:
             return ray.get(asked, timeout=ANSWER_SECONDS)
         except (ActorUnavailableError, GetTimeoutError) as fault:
-            what = f"a worker does not answer: {_first_line(fault)}"
+            what = f"a worker does not answer: {first_line(fault)}"
             raise Transient(self._where, what, "Is the cluster well?") from fault
+
+
+def _desk() -> Any:
+    """Return the cluster's desk, which is made where there is none."""
+    options = {"name": NAME, "namespace": NAMESPACE, "lifetime": "detached"}
+    return ray.remote(Desk).options(**options, get_if_exists=True, num_cpus=0).remote()
 
 
 def _is_there(ready: Any) -> bool:
@@ -375,11 +320,6 @@ def _ending(fault: RayActorError) -> str:
     if "node" in text and ("died" in text or "dead" in text) and "unexpectedly" not in text:
         return "the node of its Ray worker died"
     return "its Ray worker died"
-
-
-def _first_line(fault: BaseException) -> str:
-    lines = str(fault).strip().splitlines()
-    return lines[0].strip() if lines else type(fault).__name__
 
 
 def serve(driver: Driver, lines: Any, say: Callable[[dict[str, Any]], None]) -> None:
@@ -399,7 +339,7 @@ def serve(driver: Driver, lines: Any, say: Callable[[dict[str, Any]], None]) -> 
         except RayActorError as fault:
             told = {"fault": ["StepError", "Ray", _ending(fault), "Run again."]}
         except BaseException as fault:  # noqa: BLE001  whatever it is, the client must hear of it
-            what = f"{type(fault).__name__}: {_first_line(fault)}"
+            what = f"{type(fault).__name__}: {first_line(fault)}"
             told = {"fault": ["StepError", "Ray", what, "Run again: what was finished is kept."]}
         say({"id": request["id"], **told})
 
