@@ -20,7 +20,9 @@ from drupe.core.secrets import redacted
 from drupe.resources import fetch as fetching
 from drupe.resources.remote import Resolved, resolve
 from drupe.systems.azureml import executor
+from tests.plain.checkpoints import make_checkpoint
 from tests.plain.conftest import Workspace, tree
+from tests.plain.mlflow_folders import split
 
 TRIPLE = {
     "subscription_id": SUBSCRIPTION,
@@ -249,3 +251,31 @@ def test_on_an_azureml_host_nothing_is_fetched_and_the_keys_are_those_of_a_local
     assert not azure.broken
     elsewhere.run(system="local")
     assert elsewhere.heard.ran == []
+
+
+@pytest.mark.parametrize("what", ["a model of a registry", "a model of the workspace"])
+def test_an_mlflow_model_is_read_as_one_checkpoint_here_and_there(
+    what: str, azure: Shelves, elsewhere: Workspace, tmp_path: Path
+) -> None:
+    parts = split(make_checkpoint(tmp_path / "checkpoint"), tmp_path / "mlflow")
+    azure.put_in_registry("phi-mlflow-7", tree(parts))
+    azure.put("registered/mlflow", tree(parts))
+    azure.models["phi-mlflow", "7"] = "registered/mlflow"
+    named = {**OF[what], "name": "phi-mlflow", "version": "7"}
+    elsewhere.config["input_model"] = {"type": "HfModel", "model_path": named}
+    elsewhere.passes(sizes={"type": "Weigh"})
+    elsewhere.config["engine"]["evaluator"] = None
+    del elsewhere.config["evaluators"]
+    outcome = elsewhere.run()
+    assert elsewhere.heard.ran == ["sizes"]
+    assert outcome.path
+    sizes = json.loads((outcome.path / "sizes.txt").read_text())
+    assert sizes == {
+        file.name: file.stat().st_size for file in sorted((tmp_path / "checkpoint").iterdir())
+    }
+    weights = azure.requests("GET", r"blob.*safetensors")
+    assert not weights, "the job is given the address"
+    assert not azure.broken
+    elsewhere.run(system="local")
+    assert elsewhere.heard.ran == []
+    assert azure.requests("GET", r"blob.*safetensors"), "here its bytes are needed"
