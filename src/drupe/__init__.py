@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "run": "drupe.engine:run",
-    "Listener": "drupe.engine:Listener",
+    "Listener": "drupe.listener:Listener",
     "Outcome": "drupe.outcome:Outcome",
     "Stage": "drupe.outcome:Stage",
     "Score": "drupe.outcome:Score",

@@ -1,12 +1,10 @@
-"""THE MAIN JOB, top to bottom: plan -> apply each step through the cache -> choose -> deliver."""
+"""THE MAIN JOB, top to bottom: plan -> work off the steps -> choose -> deliver."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,49 +14,17 @@ from drupe.config.schema import Workflow
 from drupe.core.amounts import read_bytes
 from drupe.core.cache import Result
 from drupe.core.errors import refuse
-from drupe.core.executor import Executor
 from drupe.core.files import check_writable, full_disk_told
 from drupe.core.housekeeping import fit
-from drupe.core.journal import Measured, journal_file, write_down
-from drupe.core.model import KINDS, Model
-from drupe.core.process import usable_cores
-from drupe.core.step import StepSpec
-from drupe.core.system import Setting
+from drupe.dispatch import work_off
+from drupe.listener import Listener
 from drupe.outcome import Outcome, Score, Stage
 from drupe.output import model_folder, output_folder, write_output
 from drupe.packaging.packages import write_packages
-from drupe.plan import CACHE_FIELD, INPUT, Plan, Step
-from drupe.preflight.estimates import estimates, operation_name
+from drupe.plan import CACHE_FIELD, Plan
+from drupe.preflight.estimates import estimates
 from drupe.preflight.examine import blockers_of, examine
-from drupe.preflight.finding import Finding
 from drupe.report.words import size
-from drupe.resources.models import architectures, size_of
-from drupe.systems import follow
-
-
-class Listener:
-    """Hears what a run does; a client that shows it overrides what it needs."""
-
-    def planned(self, plan: Plan) -> None:
-        """Hear the plan; nothing is done yet."""
-
-    def found(self, finding: Finding) -> None:
-        """Hear what preflight saw that may be in the way of the run."""
-
-    def started(self, step: Step) -> None:
-        """Hear that a step that is not in the cache begins."""
-
-    def event(self, step: Step, event: dict[str, Any]) -> None:
-        """Hear a running step tell its progress, its memory, a note or a warning."""
-
-    def finished(self, step: Step, result: Result) -> None:
-        """Hear that a step's result is there, found or made."""
-
-    def note(self, text: str) -> None:
-        """Hear what was done beside the steps."""
-
-    def warning(self, text: str) -> None:
-        """Hear what may be wrong; the run goes on."""
 
 
 def run(
@@ -103,7 +69,7 @@ def run(
 
 def _work(planned: Plan, heard: Listener, force: bool, started: float) -> Outcome:
     """Do what is planned, and deliver it."""
-    results = apply_steps(planned, heard, force)
+    results = work_off(planned, heard, force)
     outcome = Outcome(
         plan=planned,
         stages=tuple(stage_of(planned, name, results) for name in planned.stages),
@@ -142,100 +108,6 @@ def keep_quota(planned: Plan, heard: Listener) -> None:
         )
 
 
-def apply_steps(planned: Plan, heard: Listener, force: bool) -> dict[str, Result]:
-    """Work every step through the cache; return the results by the names of the steps."""
-    results: dict[str, Result] = {}
-    models = {INPUT: planned.source.model}
-    with ExitStack() as held:
-        executors = open_executors(planned, heard, force, held)
-        for step in planned.steps:
-            read = tuple(models[name] for name in step.reads)
-            result = apply(step, read, planned, executors, heard, force)
-            results[step.name] = result
-            if step.role == "pass":
-                models[step.stage] = result.model
-            heard.finished(step, result)
-    return results
-
-
-def open_executors(
-    planned: Plan, heard: Listener, force: bool, held: ExitStack
-) -> dict[str, Executor]:
-    """Return the executor of each system that may be needed, warming up where steps will run."""
-    found: dict[str, Executor] = {}
-    for system in dict.fromkeys(step.system.name for step in planned.steps):
-        steps = [step for step in planned.steps if step.system.name == system]
-        to_run = [step for step in steps if force or not step.hit]
-        setting = Setting(
-            name=system,
-            folder=Path(planned.workflow.file).resolve().parent,
-            cache=planned.cache.folder,
-            preload=preload_of(to_run, planned.source.model),
-            note=heard.note,
-            force=force,
-        )
-        found[system] = held.enter_context(steps[0].system.system.open(setting))
-        if to_run:
-            found[system].warm_up()
-    return found
-
-
-def preload_of(steps: Sequence[Step], source: Model) -> tuple[str, ...]:
-    """Return what the steps want imported once: the model's own architecture is among it."""
-    wanted = dict.fromkeys(name for step in steps for name in step.operation.preload)
-    if "transformers:AutoModelForCausalLM" in wanted:
-        wanted |= dict.fromkeys(f"transformers:{name}" for name in architectures(source))
-    return tuple(wanted)
-
-
-def apply(
-    step: Step,
-    read: tuple[Model, ...],
-    planned: Plan,
-    executors: Mapping[str, Executor],
-    heard: Listener,
-    force: bool,
-) -> Result:
-    """Return the step's result: from the cache, or by its system."""
-    spec = StepSpec(
-        key=step.key,
-        group=step.group,
-        operation=step.registered,
-        fields=json.loads(step.operation.model_dump_json()),
-        models=read,
-        threads=usable_cores(),
-        libraries=step.parts["libraries"],
-    )
-
-    def work(folder: Path) -> Any:
-        heard.started(step)
-        executor = executors[step.system.name]
-        return follow.run(executor, spec, folder, lambda event: heard.event(step, event))
-
-    base = read[0] if KINDS[step.operation.gives].has_base else None
-    parents = tuple(model.digest for model in read)
-    result = planned.cache.run(
-        step.key, step.operation.gives, parents, work, base, force, step.parts
-    )
-    if not result.hit and not step.system.system.elsewhere:
-        note_down(step, read[0], result)
-    return replace(result, model=replace(result.model, remote_code=read[0].remote_code))
-
-
-def note_down(step: Step, read: Model, result: Result) -> None:
-    """Tell the machine's journal what a step took, for the estimates of later plans."""
-    model_bytes = size_of(read)
-    measured = Measured(
-        operation=operation_name(step),
-        work=step.operation.work_units(model_bytes),
-        model_bytes=model_bytes,
-        seconds=result.seconds,
-        peak_bytes=result.peak_bytes,
-        output_bytes=result.size_bytes,
-    )
-    write_down(measured, journal_file())
-
-
 def stage_of(planned: Plan, name: str, results: dict[str, Result]) -> Stage:
     """Return the stage `name` with all that was measured of it."""
     about = [step for step in planned.steps if step.stage == name]
@@ -266,6 +138,7 @@ def stage_of(planned: Plan, name: str, results: dict[str, Result]) -> Stage:
         },
         proof=_score(proof.model.path) if proof else None,
         goldens=_goldens(proof.model.path) if proof else None,
+        machine=made.machine if made else {},
     )
 
 

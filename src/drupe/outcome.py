@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ class Stage:
     scores: by the metrics' names. answers: {metric's name: a row's [predicted, right]} where the
     metric gives them. proof: that the stage belongs to the one before it. goldens: how an export
     answers where it was made (see `export.goldens`), None where that was not written down.
+    machine: the class of the machine that made it (see `core.machine`), empty for the input.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Stage:
     answers: dict[str, list[list[str]]]
     proof: Score | None
     goldens: dict[str, Any] | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

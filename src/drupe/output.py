@@ -24,7 +24,6 @@ from drupe.core.files import (
     link_if_large,
     write_atomic,
 )
-from drupe.core.libraries import library_version
 from drupe.core.secrets import redacted_values
 from drupe.outcome import QUOTES, Outcome
 from drupe.packaging.companions import write_companions
@@ -175,14 +174,18 @@ def _stages(outcome: Outcome) -> list[dict[str, Any]]:
             "scores": {name: score.to_json() for name, score in stage.scores.items()},
             "proof": stage.proof.to_json() if stage.proof else None,
             "facts": stage.facts,
+            "machine": stage.machine,
         }
         for stage in outcome.stages
     ]
 
 
 def _libraries(planned: Plan) -> dict[str, str | None]:
-    names = sorted({name for step in planned.steps for name in step.operation.libraries})
-    return {name: library_version(name) for name in names}
+    """Return the libraries that decided the results, as they are where the steps ran."""
+    found: dict[str, str | None] = {}
+    for step in planned.steps:
+        found |= step.parts["libraries"]
+    return dict(sorted(found.items()))
 
 
 def lock(planned: Plan) -> dict[str, Any]:

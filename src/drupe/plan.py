@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from drupe.catalog import METRICS
 from drupe.config.default_metrics import metrics_of
-from drupe.config.schema import InputModel, NamedMetric, Workflow
+from drupe.config.schema import InputModel, NamedMetric, NamedPass, Workflow
 from drupe.config.workspace import completed
 from drupe.core.cache import Cache
 from drupe.core.digest import value_digest
@@ -26,7 +26,7 @@ from drupe.core.errors import DrupeError, Refused, refuse
 from drupe.core.files import check_writable, files_below
 from drupe.core.libraries import HERE, Environment
 from drupe.core.model import KINDS, Model
-from drupe.core.operation import Operation, Pass
+from drupe.core.operation import Operation
 from drupe.core.resource import AzureMLClient, Remote
 from drupe.core.system import NamedSystem
 from drupe.core.target import Target
@@ -113,14 +113,16 @@ def draft(
     blockers = _Blockers()
     with blockers:
         cache.check_folders(CACHE_FIELD)
-    for system in {each.name: each for each in (workflow.host, workflow.measures)}.values():
+    own = [named.host for named in workflow.passes if named.host]
+    for system in {each.name: each for each in (workflow.host, *own, workflow.measures)}.values():
         refusal = system.system.refusal()
         if refusal:
             blockers.add(Refused(f"systems.{system.name}", refusal.what, refusal.remedy))
     metrics, notes = metrics_of(workflow)
     source = _absent(workflow)
     asked: set[str] = set()
-    used = [workflow.host, *([workflow.measures] if metrics else [])]
+    hosts = [named.host or workflow.host for named in workflow.passes] or [workflow.host]
+    used = [*hosts, *([workflow.measures] if metrics else [])]
     inputs = Inputs(
         folder=folder,
         cache=cache.folder,
@@ -139,7 +141,7 @@ def draft(
     chain = _Chain(workflow, cache, source, inputs, metrics, blockers)
     chain.measure(INPUT, first=True, last=not workflow.passes)
     for index, named in enumerate(workflow.passes):
-        chain.apply(named.name, named.type, named.step)
+        chain.apply(named)
         chain.measure(named.name, first=False, last=index == len(workflow.passes) - 1)
     if any(each.system.client() is not None for each in used):
         asked.add(workflow.workspace.note)
@@ -277,8 +279,10 @@ class _Chain:
         self._latest = INPUT
         self.steps: list[Step] = []
 
-    def apply(self, name: str, registered: str, step: Pass) -> None:
+    def apply(self, named: NamedPass) -> None:
         """Add a pass on the latest stage, and its proof."""
+        name, step = named.name, named.step
+        system = named.host or self._workflow.host
         before = self._latest
         if name in self._keys:
             what = "is a stage's own name"
@@ -288,13 +292,13 @@ class _Chain:
             what = "cannot be a part of the output folder's name"
             remedy = "Name the pass with letters, digits, _ and -."
             self._blockers.add(Refused(f"passes.{name}", what, remedy))
-        self._add(name, "pass", name, (before,), registered, step)
+        self._add(name, "pass", name, (before,), named.type, step, system)
         self._latest = name
         self._kinds[name] = step.gives
         self._keys[name] = self.steps[-1].key
         if step.proof:
             proof = METRICS.find(step.proof)(**step.proof_fields())
-            self._add(f"{name}: proof", "proof", name, (name, before), step.proof, proof)
+            self._add(f"{name}: proof", "proof", name, (name, before), step.proof, proof, system)
 
     def measure(self, stage: str, first: bool, last: bool) -> None:
         """Add the metrics of a stage, as far as the config wants it measured."""
@@ -308,7 +312,9 @@ class _Chain:
                 if "target" in type(metric).model_fields and not KINDS[kind].on_target:
                     # What runs in torch here is the same whatever the target: so is its key.
                     metric = metric.model_copy(update={"target": Target()})
-                self._add(f"{stage}: {named.name}", "metric", stage, (stage,), named.type, metric)
+                system = self._workflow.measures
+                name = f"{stage}: {named.name}"
+                self._add(name, "metric", stage, (stage,), named.type, metric, system)
 
     def _add(
         self,
@@ -318,23 +324,14 @@ class _Chain:
         reads: tuple[str, ...],
         registered: str,
         operation: Operation,
+        system: NamedSystem,
     ) -> None:
-        kind = self._kinds[reads[0]]
-        system = self._workflow.measures if role == "metric" else self._workflow.host
         here = None
         with self._blockers:
             here = self._inputs.rows(operation, system.system.reads)
         operation = here or operation
         environment = self._environment(system)
-        refusal = operation.refusal(kind, self._workflow.target)
-        refusal = refusal or operation.refusal_in(environment)
-        if reads[0] == INPUT and not self._source.found and kind not in operation.takes:
-            refusal = None  # what is not there is of no kind: one fault, not two
-        if refusal is None and self._source.found and self._source.is_shown:
-            refusal = operation.refusal_of_source(self._source.model)
-            maker = self._makers.get(reads[0])
-            if refusal is None and maker is not None:
-                refusal = operation.refusal_behind(maker, self._source.model)
+        refusal = self._refusal(operation, reads[0], system)
         if role == "pass":
             self._makers[stage] = operation
         if refusal:
@@ -358,6 +355,22 @@ class _Chain:
         self.steps.append(
             Step(name, role, stage, reads, registered, operation, parents, key, hit, system, parts)
         )
+
+    def _refusal(self, operation: Operation, read: str, system: NamedSystem) -> Refused | None:
+        """Return why an operation cannot work on the stage `read`, or not on that system."""
+        kind, found = self._kinds[read], self._source.found
+        refusal = operation.refusal(kind, self._workflow.target)
+        refusal = refusal or operation.refusal_in(self._environment(system))
+        if refusal is None and system.system.elsewhere:
+            refusal = operation.refusal_elsewhere()
+        if read == INPUT and not found and kind not in operation.takes:
+            refusal = None  # what is not there is of no kind: one fault, not two
+        if refusal is None and found and self._source.is_shown:
+            refusal = operation.refusal_of_source(self._source.model)
+            maker = self._makers.get(read)
+            if refusal is None and maker is not None:
+                refusal = operation.refusal_behind(maker, self._source.model)
+        return refusal
 
     def _environment(self, system: NamedSystem) -> Environment:
         """Return what is installed on a system; what cannot be asked is told once."""

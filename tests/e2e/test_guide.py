@@ -55,7 +55,7 @@ def test_what_costs_nothing_is_run(block: Block, after: Block, examples: Path) -
 
 
 def test_something_is_shown() -> None:
-    assert [after.tag for _, after in RUN].count("shown") == 1
+    assert [after.tag for _, after in RUN].count("shown") == 2
 
 
 def test_the_job_and_the_talk_after_it(

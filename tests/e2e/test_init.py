@@ -15,7 +15,7 @@ def test_a_new_job_from_its_template_to_the_end(tmp_path: Path) -> None:
     job = Job(tmp_path / "job", tmp_path / "job" / "config.yaml")
     done = job.run("--set", "passes.lora.training_args.max_steps=2", "--strict")
     assert done.stderr == ""
-    assert "Accuracy on 100 rows went from" in done.stdout
+    assert "\nAccuracy on 100 rows " in done.stdout
     stages = job.report("output")["stages"]
     assert [stage["kind"] for stage in stages] == ["hf", "hf-adapter", "hf", "onnx-genai"]
     for stage in stages:

@@ -24,13 +24,19 @@ def test_one_step_after_the_other(tmp_path: Path) -> None:
     text = ["--text-template", "### Text: {phrase}\n### The tone is:\n{tone}"]
     short = ["--max-steps", "4", "--max-seq-len", "64", "--learning-rate", "5e-3"]
     data = ["--data", "rows.jsonl", *text, *short]
-    done("finetune", "model", *data, "--method", "qlora", "-o", "tuned")
-    done("merge", "tuned", "-o", "merged")
+    tuned = done("finetune", "model", *data, "--method", "qlora", "-o", "tuned")
+    assert "merge tuned -o merged\n" in tuned
+    assert "export merged --precision int4 -o int4\n" in done("merge", "tuned", "-o", "merged")
+    refused = job.drupe("chat", "merged", "--prompt", "The lamp went out.")
+    assert refused.returncode == 2
+    assert "\n  Export it: drupe export merged --precision int4 -o DIR" in refused.stderr
     done("export", "merged", "--precision", "int4", "--int4-block-size", "64", "-o", "int4")
     done("apply", "ModelBuilder", "merged", "--precision", "fp32", "-o", "fp32")
     assert done("chat", "int4", "--prompt", "The lamp went out.", "--max-length", "24").strip()
     merged = json.loads((tmp_path / "merged" / "report.json").read_text())
     assert merged["stages"][-1]["facts"]["base"] == "dequantized"
+    exported = json.loads((tmp_path / "int4" / "report.json").read_text())
+    assert exported["input_model"]["name"] == "merged"
     for name in ("merged", "int4", "fp32"):
         report = json.loads((tmp_path / name / "report.json").read_text())
         assert report["stages"][-1]["proof"]["passed"] is True, name

@@ -26,16 +26,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preflight": {"output", "plan", "report", "resources", "systems"},
     "report": {"outcome", "plan"},
     "output": {"outcome", "packaging", "plan", "report"},
+    "listener": {"plan", "preflight"},
+    "dispatch": {"listener", "plan", "preflight", "resources", "systems"},
     "engine": {
         "config",
+        "dispatch",
+        "listener",
         "outcome",
         "output",
         "packaging",
         "plan",
         "preflight",
         "report",
-        "resources",
-        "systems",
     },
     "doctor": set(),
     "cli": {
@@ -43,6 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "config",
         "doctor",
         "engine",
+        "listener",
         "outcome",
         "output",
         "plan",
@@ -63,7 +66,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 LIGHT_PACKAGES = {
     "core", "catalog", "config", "resources", "systems", "plan", "outcome", "report", "output",
-    "packaging", "preflight", "engine", "cli", "doctor", "__main__", "testing", "",
+    "packaging", "preflight", "listener", "dispatch", "engine", "cli", "doctor", "__main__",
+    "testing", "",
 }  # fmt: skip
 # Declarations, in packages whose other files are heavy.
 LIGHT_FILES = {

@@ -117,7 +117,7 @@ def test_a_folder_that_is_no_cache_is_not_tidied_up(tmp_path: Path, capsys: Capt
 
 def test_two_caches_at_once_are_refused(ran: Workspace, capsys: Captured) -> None:
     words = ["ls", str(ran.file), "--cache-dir", str(ran.cache)]
-    assert refused(capsys, *words).startswith("drupe: drupe cache ls: is told 2 caches: ")
+    assert refused(capsys, *words).startswith("drupe cache ls: is told 2 caches: ")
 
 
 def test_rm(ran: Workspace, capsys: Captured) -> None:

@@ -95,8 +95,8 @@ def test_underscores_are_read_as_dashes(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["run"], "drupe: drupe run: needs one config\n  Write: drupe run FILE\n"),
-        (["run", "a", "--config", "b"], "drupe: drupe run: needs one config"),
+        (["run"], "drupe run: needs one config\n  Write: drupe run FILE\n"),
+        (["run", "a", "--config", "b"], "drupe run: needs one config"),
         (["run", "absent.json"], "drupe: absent.json: there is no such file\n  Give the path of"),
         (["passes", "Revers"], "drupe: Revers: is not one of drupe's passes; did you mean"),
     ],
@@ -227,3 +227,11 @@ def test_a_folder_that_cannot_be_talked_to(
         (tmp_path / "report.json").write_text(content)
     assert main(["chat", str(tmp_path), "--prompt", "x"]) == 2
     assert "holds no model that can be talked to" in capsys.readouterr().err
+
+
+def test_a_folder_to_talk_to_that_is_not_there(capsys: Captured) -> None:
+    assert main(["chat", "gone"]) == 2
+    told = (
+        "drupe: gone: is no folder that is there\n  Give the output folder of a run that ends with"
+    )
+    assert capsys.readouterr().err.startswith(told)

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from drupe.config.dialects import Note, upgrade
+from drupe.config.dialects import Note, names, upgrade
+from drupe.config.dialects.harmless import LORA
+from drupe.config.dialects.known import Refusal
+from drupe.config.dialects.trainer import TRAINING
 from drupe.config.source import Map, read
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -151,6 +154,11 @@ CASES: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
         data({"source_max_len": 7, "corpus_strategy": "join"}),
         data({"max_seq_len": 7, "strategy": "join", "joiner": None}),
     ),
+    "N15 nothing stood between rows, however they were joined": (
+        ["N6", "N15"],
+        data({"corpus_strategy": "join-sliding-window", "stride": 2}),
+        data({"strategy": "join-sliding-window", "stride": 2, "joiner": None}),
+    ),
     "N6 LoRA": (
         ["N6", "N6", "N6", "N6", "N15"],
         lora(
@@ -275,6 +283,19 @@ CASES: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.parametrize(("has", "read_as"), [(False, "auto"), (True, "paged_adamw_32bit")])
+def test_paged_optimizers_where_there_is_a_gpu(
+    has: bool, read_as: str, upgraded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "has_bitsandbytes_optimizers", lambda: has)
+    for written in ("paged_adamw", "paged_adamw_32bit"):
+        root, told = upgraded(lora({"training_args": {"optim": written}}))
+        assert root == lora({"training_args": {"optim": read_as}})
+        assert len(told) == (written != read_as)
+    root, told = upgraded(lora({"training_args": {"optim": "adamw_8bit"}}))
+    assert root == lora({"training_args": {"optim": "adamw_8bit"}}), "no other is as it is"
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_each_rule(case: str, upgraded: Any) -> None:
     rules, old, canonical = CASES[case]
@@ -326,6 +347,36 @@ def test_an_option_without_effect_is_a_warning(upgraded: Any) -> None:
     _, told = upgraded(lora({"double_quant": True}))
     text = "passes.lora.double_quant has no effect under LoRA; for a 4-bit base write QLoRA"
     assert told == [Note("N8", "config.json:5", text, "warning")]
+
+
+@pytest.mark.parametrize("name", [n for n, known in TRAINING.items() if isinstance(known, Refusal)])
+def test_what_the_trainer_cannot_be_asked_for_is_a_fault(name: str, upgraded: Any) -> None:
+    known = TRAINING[name]
+    assert isinstance(known, Refusal)
+    (fault,) = upgraded(lora({"training_args": {name: "x"}}))[1]
+    text = f'passes.lora.training_args.{name} {known.what} ("x"), which is not done here'
+    assert fault == Note("N14", "config.json:6", text, "fault", known.remedy)
+    (note,) = upgraded(lora({"training_args": {name: None}}))[1]
+    assert note.level == "note", "null asks for nothing"
+
+
+@pytest.mark.parametrize(("name", "value"), [("modules_to_save", ["lm_head"]), ("bias", "all")])
+def test_what_an_adapter_cannot_be_asked_for_is_a_fault(
+    name: str, value: Any, upgraded: Any
+) -> None:
+    (fault,) = upgraded(lora({name: value}))[1]
+    known = LORA[name]
+    assert isinstance(known, Refusal)
+    assert (fault.level, fault.remedy) == ("fault", known.remedy)
+    assert fault.text.startswith(f"passes.lora.{name} {known.what}")
+
+
+def test_what_the_trainer_does_otherwise_is_a_warning(upgraded: Any) -> None:
+    root, told = upgraded(lora({"training_args": {"full_determinism": True, "ddp_timeout": 1800}}))
+    why = "full_determinism has no effect: on a CPU the same seed gives the same bytes"
+    assert {note.level for note in told if why in note.text} == {"warning"}
+    assert {note.level for note in told if "ddp_timeout" in note.text} == {"note"}
+    assert root["passes"]["lora"]["training_args"] == {}
 
 
 def test_a_provider_that_no_device_takes_is_a_warning(upgraded: Any) -> None:

@@ -70,6 +70,8 @@ def test_a_config_that_says_nothing_twice_is_no_warning(workspace: Workspace) ->
         ({"optim": "adafactor", "adam_epsilon": 1e-6}, "adam_epsilon", 'optim "adafactor"'),
         ({"eval_steps": 5}, "eval_steps", 'under eval_strategy "no"; write "steps"'),
         ({"eval_steps": 5, "eval_strategy": "epoch"}, "eval_steps", 'eval_strategy "epoch"'),
+        ({"num_train_epochs": 2, "max_steps": 9}, "num_train_epochs", "no effect beside max_steps"),
+        ({"early_stopping_threshold": 0.1}, "early_stopping_threshold", "without early_stopping_p"),
     ],
 )
 def test_training_arguments(
@@ -265,6 +267,21 @@ def test_what_is_about_samples_is_in_no_metrics_key(metric: Any) -> None:
     for fields in ({"max_seq_len": 7}, {"strategy": "line-by-line"}, {"max_samples": 1}):
         assert form(**fields) == form()
     assert form(text_template="{tone}") != form()
+
+
+def test_a_folder_that_is_written_to_is_no_input() -> None:
+    arguments = TrainingArgs(report_to="tensorboard", logging_dir=Path("not there yet"))
+    assert arguments.input_paths() == []
+    assert arguments.key_form(str) == TrainingArgs().key_form(str)
+
+
+def test_a_users_script_is_in_the_key_by_its_content() -> None:
+    own = TextPreprocess(
+        text_formatting_func="text", user_script=Path("mine.py"), script_dir=Path("beside")
+    )
+    form = own.key_form(lambda path: f"the content of {path}")
+    assert form["user_script"] == {"content": "the content of mine.py"}
+    assert form["script_dir"] == {"content": "the content of beside"}
 
 
 def test_columns_beside_a_template_are_in_no_key() -> None:

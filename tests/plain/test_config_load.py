@@ -102,13 +102,15 @@ def test_every_key_of_the_page_lands_where_it_should() -> None:
     words = 'engine.host "aml" runs no step under --system local; what it says of hf_token, '
     assert words + "aml_compute, aml_docker_config has no effect" in warned[1]
     assert "num_train_epochs has no effect beside max_steps: leave one out" in warned[2]
-    assert "eval_steps is more than max_steps (10): the loss is never measured" in warned[3]
+    assert (
+        "eval_steps is more than max_steps (10): the loss is measured once, at the end" in warned[3]
+    )
 
 
 def test_the_page_as_it_stands_is_refused_with_the_remedy() -> None:
     words = (
-        r"systems\.aml: is of type AzureML, which can be described, not used, in this version\n"
-        r"  Run with --system local\."
+        r"systems\.aml: has no workspace\n"
+        r'  Write "azureml_client", or run with --system local\.'
     )
     with pytest.raises(Refused, match=words):
         make(load(PAGE / "olive-config.json"))

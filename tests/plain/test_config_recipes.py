@@ -60,7 +60,6 @@ CASES: dict[str, tuple[str, list[str]]] = {
     "elsewhere.json": (
         "N14",
         [
-            'passes.builder.host names a system for one pass ("container"), which is not done here',
             "engine.enable_shared_cache asks for a shared cache (true), which is not done here",
             'systems.container.type is "Docker", which this version does not have',
         ],

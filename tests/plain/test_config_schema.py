@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,37 @@ def validator() -> Any:
     schema = json_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("name", PASSES.names())
+def test_the_schema_of_a_pass_is_whole(name: str, capsys: Captured) -> None:
+    """Its references lead to definitions of its own; what the engine fills in is not there."""
+    assert main(["passes", name, "--json"]) == 0
+    schema = json.loads(capsys.readouterr().out)[name]["schema"]
+    jsonschema.Draft202012Validator.check_schema(schema)
+    references = set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(schema)))
+    assert references == set(schema["$defs"])
+    assert not references & {"Target", "Part"}
+    errors = jsonschema.Draft202012Validator(schema).iter_errors({"type": name, "tpye": 1})
+    assert any("'tpye' was unexpected" in error.message for error in errors)
+
+
+def test_a_value_is_checked_by_the_schema_of_its_pass(capsys: Captured) -> None:
+    assert main(["passes", "QLoRA", "--json"]) == 0
+    schema = json.loads(capsys.readouterr().out)["QLoRA"]["schema"]
+    check = jsonschema.Draft202012Validator(schema)
+    data = {"name": "rows", "load_dataset_config": {"data_files": "rows.json"}}
+    value = {"type": "QLoRA", "train_data_config": data, "training_args": {"max_steps": 3}}
+    assert check.is_valid(value)
+    assert check.is_valid({**value, "train_data_config": "rows"}), "by its name, as in a config"
+    for wrong in (
+        {"type": "LoRA"},
+        {"quant_type": "int4"},
+        {"training_args": {"max_step": 3}},
+        {"train_data_config": {**data, "load_dataset_config": {"data_name": "xml"}}},
+    ):
+        assert not check.is_valid(value | wrong), wrong
+    assert not check.is_valid({"type": "QLoRA"}), "without rows"
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.parent.name + "/" + file.name)

@@ -63,6 +63,14 @@ def test_an_extra_that_is_not_installed_is_no_fault(site: Path) -> None:
     assert "[development]" not in found
 
 
+def test_an_extra_that_would_overwrite_another_is_not_advised_beside_it(site: Path) -> None:
+    install(site, "onnxruntime", "1.31.1")
+    asks = 'Requires-Dist: onnxruntime-gpu>=1; extra == "gpu"\nProvides-Extra: gpu\n'
+    found = looked_at(install(site, "planted", "0.1.0", asks))["[gpu]"]
+    remedy = 'In an environment without onnxruntime: pip install "drupe[gpu]"'
+    assert found == Finding("[gpu]", "note", "not installed: onnxruntime-gpu absent", remedy)
+
+
 def test_a_version_that_an_extra_rules_out_is_broken(site: Path) -> None:
     install(site, "planted-base", "1.0")
     install(site, "planted-fast", "1.9")
@@ -163,10 +171,10 @@ def test_the_command_on_the_path(tmp_path: Path) -> None:
 def test_python_memory_and_disk(tmp_path: Path) -> None:
     assert python((3, 10)).state == "broken"
     assert python((3, 11)).state == "fine"
-    assert memory(8 * 2**30, 2**30).found == "1.0 GiB free of 8.0 GiB"
-    assert memory(8 * 2**30, 0).found == "8.0 GiB"
+    assert memory(8 * 10**9, 10**9).found == "1.0 GB free of 8.0 GB"
+    assert memory(8 * 10**9, 0).found == "8.0 GB"
     assert memory(0, 0).state == "note"
-    assert "GiB free at" in disk("cache's disk", tmp_path / "not" / "yet").found
+    assert "GB free at" in disk("cache's disk", tmp_path / "not" / "yet").found
 
 
 def test_instruction_sets_as_three_systems_tell_them() -> None:
@@ -194,7 +202,7 @@ def test_the_cache_is_counted_and_left_alone(workspace: Workspace) -> None:
     workspace.run()
     assert cached(workspace.cache) == Finding("cache", "fine", f"2 results at {workspace.cache}")
     manifest = next(workspace.cache.glob("steps/*/manifest"))
-    manifest.write_text(manifest.read_text().replace('"format":2', '"format":0'))
+    manifest.write_text(manifest.read_text().replace('"format":3', '"format":0'))
     (workspace.cache / "work" / ("0" * 64)).mkdir(parents=True)
     before = tree(workspace.cache)
     found = cached(workspace.cache)

@@ -27,11 +27,17 @@ def test_a_run_gives_one_object_and_its_events(workspace: Workspace) -> None:
     assert [stage["name"] for stage in told["stages"]] == ["input model", "back", "more"]
     assert told["stages"][-1]["scores"]["length"]["value"] == 10
     assert (Path(told["output"]) / "a.txt").read_text() == "eno!"
+    assert told["page"] == str(workspace.output / "report.html")
+    assert Path(told["page"]).is_file()
     assert "✓ more" in done.stderr
     assert "\x1b" not in done.stderr
     events = lines(Path(told["events"]))
     assert events[0]["event"] == "planned"
-    assert events[-1] == events[-1] | {"event": "delivered", "output": told["output"]}
+    assert events[-1] == events[-1] | {
+        "event": "delivered",
+        "output": told["output"],
+        "page": told["page"],
+    }
     more = [event["event"] for event in events if event.get("step") == "more"]
     assert more == ["started", "note", "finished"]
     assert [event["time"] for event in events] == sorted(event["time"] for event in events)
@@ -101,7 +107,8 @@ def test_the_passes_as_json(capsys: Captured) -> None:
     assert main(["passes", "Append", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["Append"]["takes"] == ["files"]
-    assert set(told["Append"]["fields"]) == {"text", "source"}
+    fields = {"type", "host", "text", "source"}
+    assert set(told["Append"]["schema"]["properties"]) == fields
     assert main(["passes", "--json"]) == 0
     assert {"LoRA", "ModelBuilder"} <= json.loads(capsys.readouterr().out).keys()
 
@@ -144,7 +151,7 @@ def test_a_fault_of_drupes_own_is_told_as_such(
     monkeypatch.setattr("drupe.cli.passes.run", lambda arguments: 1 // 0)
     assert main(["passes"]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("drupe: drupe: ZeroDivisionError: ")
+    assert err.startswith("drupe: ZeroDivisionError: ")
     assert "run again with --debug, and report what it shows" in err
     with pytest.raises(ZeroDivisionError, match="by zero"):
         main(["passes", "--debug"])

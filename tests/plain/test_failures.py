@@ -30,7 +30,7 @@ TOLD = {
     "error": r"^Breaks, Breaks\.how: is error\n  Choose another\.$",
     "segfault": r"^Breaks: its process crashed \(SIGSEGV, a fault in a native library\)" + LOG,
     "killed": r"^Breaks: its process was killed \(SIGKILL\): by hand, or because the machine ran "
-    r"out of memory( \(it held \d+\.\d GiB at its peak\))?" + LOG,
+    r"out of memory( \(it held \d+\.\d GB at its peak\))?" + LOG,
     "exit": r"^Breaks: its process ended with exit code 0 without having done the step" + LOG,
     "memory": r"^Breaks: ran out of memory: too much was asked for" + LOG,
     "nothing": r"^Breaks: declares that it gives folder of files, but its output lacks \*\n  Dev",

@@ -16,8 +16,10 @@ import pytest
 
 from drupe.cli import main
 from drupe.cli.init import MODEL, SAMPLES, TEMPLATES
+from drupe.config.load import load
 from drupe.core import files
 from drupe.core.files import write_together
+from drupe.plan import make
 from tests.plain.conftest import tree
 
 Captured = pytest.CaptureFixture[str]
@@ -58,22 +60,19 @@ def test_a_template_is_checked_and_planned_without_a_word_of_doubt(
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_what_a_template_says_is_the_default_is_the_default(name: str, capsys: Captured) -> None:
+def test_what_a_template_says_is_the_default_is_the_default(name: str) -> None:
     """Each `# field: value` can be taken in: it is known there, and changes no step's key."""
     main(["init", name, "--model", MODEL_FOLDER])
-    capsys.readouterr()
-    main(["plan", "config.yaml", "--json"])
-    before = json.loads(capsys.readouterr().out)
+    before = make(load(Path("config.yaml")))
     text = Path("config.yaml").read_text()
     taken_in, count = re.subn(
         r"^( +)# (?!max_steps|target_modules)(\w+: )", r"\1\2", text, flags=re.MULTILINE
     )
     assert count >= 3
     Path("config.yaml").write_text(taken_in)
-    assert main(["plan", "config.yaml", "--json", "--strict"]) == 0
-    after = json.loads(capsys.readouterr().out)
-    assert [step["key"] for step in after["steps"]] == [step["key"] for step in before["steps"]]
-    assert after["notes"] == []
+    after = make(load(Path("config.yaml"), strict=True))
+    assert [step.key for step in after.steps] == [step.key for step in before.steps]
+    assert (after.notes, after.workflow.notes, after.blockers) == ((), (), ())
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -189,7 +188,7 @@ def test_a_place_that_cannot_be_written(words: list[str], told: str, capsys: Cap
 def test_an_unknown_template_is_told_with_the_nearest(capsys: Captured) -> None:
     assert main(["init", "quantise"]) == 2
     assert capsys.readouterr().err == (
-        'drupe: drupe init: "quantise" is not a template; did you mean "quantize"?\n'
+        'drupe init: "quantise" is not a template; did you mean "quantize"?\n'
         "  Known: phi3-emotion, quantize, qlora.\n"
     )
 
@@ -204,7 +203,7 @@ def test_without_a_name_and_a_terminal_the_templates_are_listed(words: list[str]
     )
     assert done.returncode == 2
     first, second, *lines = done.stderr.splitlines()
-    assert first == "drupe: drupe init: needs a template"
+    assert first == "drupe init: needs a template"
     assert second == "  Write: drupe init TEMPLATE"
     assert [line.split()[0] for line in lines] == list(TEMPLATES)
     assert tree(Path()) == {}
@@ -269,7 +268,7 @@ def test_a_terminal_is_asked(answers: tuple[bytes, ...], name: str) -> None:
             b"\x04",
             2,
             (
-                "\ndrupe: drupe init: was given no answer; nothing was written\n"
+                "\ndrupe init: was given no answer; nothing was written\n"
                 "  Write: drupe init TEMPLATE\n"
             ),
         ),

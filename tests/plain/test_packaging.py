@@ -29,7 +29,7 @@ from drupe.packaging.requirements import requirements
 from tests.plain.conftest import Workspace, tree
 
 MODEL = ("README.md", "a.txt", "b.txt")
-RECORDS = ("config.lock.json", "report.json")
+RECORDS = ("config.lock.json", "report.html", "report.json")
 
 
 @pytest.fixture
@@ -138,7 +138,8 @@ def test_the_result_is_packed_and_left_alone(packed: Workspace) -> None:
     with zipfile.ZipFile(place) as read:
         assert read.namelist() == sorted([*(f"model/{name}" for name in MODEL), *RECORDS])
         assert read.read("model/b.txt") == b"eerht!"
-        assert read.read("report.json") == (packed.output / "report.json").read_bytes()
+        for record in RECORDS:
+            assert read.read(record) == (packed.output / record).read_bytes()
     assert packed.heard.notes == ["sent.zip: a zip."]
     before = place.stat()
     (packed.output / "back-more/cpu-cpu_model/mine.txt").write_text("a note of the user's")

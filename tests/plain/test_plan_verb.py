@@ -39,7 +39,7 @@ def test_the_steps_are_shown_and_nothing_is_written(workspace: Workspace, capsys
     steps = workspace.plan().steps
     for step in steps:
         assert f"{step.key[:12]}  to run" in shown
-    assert "Each step runs on here (LocalSystem); none are fused." in shown
+    assert "Each step runs here (LocalSystem)." in shown
     assert max(map(len, shown.splitlines())) <= 100
     workspace.run()
     assert main(["plan", str(file)]) == 0
@@ -73,6 +73,16 @@ def test_estimates_are_fitted_to_what_was_measured_here(
     assert estimate["output_bytes"] == 10, "8 characters and two more"
     workspace.run()
     assert len(read_journal(journal)) == 2, "what was cached measures nothing"
+
+
+def test_where_the_estimates_come_from_is_told(workspace: Workspace, capsys: Captured) -> None:
+    assert main(["plan", str(workspace.write())]) == 0
+    assert "The estimates" not in capsys.readouterr().out, "nothing is known of these passes"
+    workspace.run()
+    changed = ["plan", str(workspace.write()), "--set", "passes.more.text=?"]
+    assert main(changed) == 0
+    shown = capsys.readouterr().out
+    assert shown.endswith("The estimates: 1 fitted to earlier runs on this machine.\n")
 
 
 def test_all_that_is_in_the_way_is_told_at_once(workspace: Workspace, capsys: Captured) -> None:

@@ -12,7 +12,6 @@ import time
 import pytest
 
 from drupe.cli import progress
-from drupe.cli.progress import Terminal
 from drupe.plan import Step
 from tests.plain.conftest import Workspace
 
@@ -39,15 +38,14 @@ def told(done: float, **also: object) -> dict[str, object]:
 def test_a_running_step_tells_rate_time_left_and_memory(
     slow: Step, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter([0.0, 1.0, 11.0])
+    clock = iter([1.0, 11.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    terminal = Terminal()
-    terminal._started = next(clock)
-    terminal._progress = told(0)
-    assert "training 0 steps of 100 steps" in terminal._running(slow)
-    terminal._progress = told(20, loss=0.5)
-    terminal._memory = {"now": 2e6, "peak": 3e6}
-    line = terminal._running(slow)
+    running = progress._Running(slow.name, 0.0, 0.0)
+    running.hear(told(0))
+    assert "training 0 steps of 100 steps" in running.line()
+    running.hear(told(20, loss=0.5))
+    running.hear({"event": "memory", "now": 2e6, "peak": 3e6})
+    line = running.line()
     assert "training 20 steps of 100 steps  2 steps/s  40 s left  loss 0.500" in line
     assert line.endswith("memory 2 MB, at peak 3 MB")
 
@@ -55,14 +53,13 @@ def test_a_running_step_tells_rate_time_left_and_memory(
 def test_a_resumed_step_counts_what_this_run_did(
     slow: Step, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = iter([0.0, 1.0, 6.0])
+    clock = iter([1.0, 6.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    terminal = Terminal()
-    terminal._started = next(clock)
-    terminal._progress = told(80)
-    terminal._running(slow)
-    terminal._progress = told(90)
-    assert "2 steps/s  5.0 s left" in terminal._running(slow)
+    running = progress._Running(slow.name, 0.0, 0.0)
+    running.hear(told(80))
+    running.line()
+    running.hear(told(90))
+    assert "2 steps/s  5.0 s left" in running.line()
 
 
 def test_on_a_terminal_one_line_lives(workspace: Workspace) -> None:

@@ -62,7 +62,7 @@ def test_the_key_is_that_of_a_local_run_where_the_libraries_are_the_same(
     del elsewhere.config["engine"]["host"]
     [here] = elsewhere.plan().steps
     assert there.key == here.key
-    assert there.system.words == "other (PythonEnvironment)"
+    assert there.system.words == "on other (PythonEnvironment)"
     assert here.system.words == "here (LocalSystem)"
 
 

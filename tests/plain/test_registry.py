@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import os
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import drupe_toys
 import pytest
@@ -41,6 +44,25 @@ def test_a_plug_in_is_found(place: Path) -> None:
     install(place, "fruit_a", "Cherry = fruit_a:Cherry", "class Cherry: ...")
     assert FRUITS.find("Cherry").__name__ == "Cherry"
     assert FRUITS.names() == ["Plum", "Cherry"]
+
+
+def test_what_is_installed_meanwhile_is_found_and_the_rest_not_read_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A notebook installs a plug-in and goes on; a run asks for names a dozen times."""
+    read, asked = importlib.metadata.entry_points, []
+
+    def counted(*, group: str) -> Any:
+        asked.append(group)
+        return read(group=group)
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", counted)
+    assert [FRUITS.names() for _ in range(3)] == [["Plum"]] * 3
+    assert asked == ["drupe.fruits"]
+    install(place, "fruit_e", "Quince = fruit_e:Quince", "class Quince: ...")
+    os.utime(place, (2e9, 2e9))  # the clock of a disk may be too coarse to tell
+    assert [FRUITS.names() for _ in range(3)] == [["Plum", "Quince"]] * 3
+    assert len(asked) == 2
 
 
 def test_the_toys_are_registered() -> None:

@@ -19,6 +19,7 @@ from drupe.report.charts import MOST_POINTS, points_of, ticks
 from drupe.report.markup import Markup, element
 from drupe.report.page import STYLE, page
 from drupe.report.proofs import sentences, standing
+from drupe.report.words import duration, size
 from tests.plain.conftest import Workspace
 
 HOSTILE = (
@@ -153,6 +154,23 @@ def test_the_page_tells_the_run(rich: Outcome) -> None:
     assert "2026-01-02 03:04 UTC" in parsed.texts
 
 
+def test_a_score_that_did_not_move_is_said_to_have_stayed(rich: Outcome) -> None:
+    kept = score(value=0.2501, low=0.2, high=0.3, count=600)
+    told = Parsed(shown(with_final(rich, scores={"accuracy": kept}))).text
+    assert "Accuracy on 600 rows stayed at 25.0 %" in told
+
+
+def test_each_card_of_the_chain_has_its_size_time_and_memory(rich: Outcome) -> None:
+    cards = re.findall(r'<dl class="costs">(.*?)</dl>', shown(rich), re.DOTALL)
+    first, *made = zip(rich.stages, cards, strict=True)
+    assert size(first[0].size_bytes) in first[1]
+    assert "time" not in first[1], "the input was not made here"
+    for stage, card in made:
+        for told in (size(stage.size_bytes), duration(stage.seconds)):
+            assert f">{told}<" in card
+        assert ("memory" in card) == bool(stage.peak_bytes)
+
+
 def test_the_curve_has_axes_and_stays_in_its_box(rich: Outcome) -> None:
     html = shown(rich)
     parsed = Parsed(html)
@@ -186,7 +204,9 @@ def test_it_is_offline_and_its_policy_allows_its_style_alone(rich: Outcome) -> N
         for meta in parsed.of("meta")
         if meta.get("http-equiv") == "Content-Security-Policy"
     ]
-    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}';")
+    assert policy == (
+        f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    )
     names = {name for name, _ in parsed.elements}
     assert not names & {"script", "img", "link", "iframe", "object", "base", "a", "form"}
     attributes = {key for _, each in parsed.elements for key in each}
@@ -385,8 +405,13 @@ def luminance(colour: str) -> float:
 
 
 def test_text_can_be_read_on_its_ground_in_light_dark_and_print() -> None:
-    schemes = re.findall(r":root \{(.*?)\}", STYLE.read_text(), re.DOTALL)
-    assert len(schemes) == 3
+    found = re.findall(
+        r"(?:@media ([^{]*?) \{\s*)?:root \{(.*?)\}", STYLE.read_text(encoding="utf-8"), re.DOTALL
+    )
+    media, schemes = zip(*found, strict=True)
+    assert media == ("", "(prefers-color-scheme: dark)", "print")
+    grounds = [re.findall(r"--ground: #(\w{2})", scheme)[0] for scheme in schemes]
+    assert [int(ground, 16) > 127 for ground in grounds] == [True, False, True]
     for scheme in schemes:
         colours = dict(re.findall(r"--(\w+): (#\w{6});", scheme))
         for ground in ("ground", "card", "wash"):

@@ -8,31 +8,35 @@ from pathlib import Path
 import pytest
 
 from drupe.cli import main
-from drupe.cli.single import fields_of, input_model, place_of
+from drupe.cli.single import input_model, options_of, place_of
 from drupe.core.errors import Refused
 from drupe.finetune.passes import LoRA
+from drupe.resources.models import called
 from tests.plain.checkpoints import PHI3, make_checkpoint
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--r", "8"], [("r", "8")]),
-        (["--r=8", "--alpha", "4"], [("r", "8"), ("alpha", "4")]),
-        (["--target-modules", "a", "b"], [("target_modules", '["a", "b"]')]),
-        (["--exclude-embeds", "--r", "8"], [("exclude_embeds", "true"), ("r", "8")]),
-        (["--text-template={q} = {a}"], [("text_template", "{q} = {a}")]),
-        (["--seed", "-1"], [("seed", "-1")]),
+        (["--r", "8"], [("--r", "8")]),
+        (["--r=8", "--alpha", "4"], [("--r", "8"), ("--alpha", "4")]),
+        (["--target-modules", "a", "b"], [("--target-modules", '["a", "b"]')]),
+        (["--exclude-embeds", "--r", "8"], [("--exclude-embeds", "true"), ("--r", "8")]),
+        (["--text-template={q} = {a}"], [("--text-template", "{q} = {a}")]),
+        (["--text-template", r"{q}\n{a}"], [("--text-template", "{q}\n{a}")]),
+        (["--text-template", r'"{q}\n{a}"'], [("--text-template", r'"{q}\n{a}"')]),
+        (["--data-dir", r"D:\new"], [("--data-dir", r"D:\new")]),
+        (["--seed", "-1"], [("--seed", "-1")]),
         ([], []),
     ],
 )
 def test_words_become_fields(words: list[str], expected: list[tuple[str, str]]) -> None:
-    assert list(fields_of(words)) == expected
+    assert list(options_of(words)) == expected
 
 
 def test_a_word_behind_no_option() -> None:
     with pytest.raises(Refused, match=r'"stray": belongs to no option\n  Write: --name value'):
-        list(fields_of(["stray", "--r", "8"]))
+        list(options_of(["stray", "--r", "8"]))
 
 
 @pytest.mark.parametrize(
@@ -85,19 +89,48 @@ def test_what_a_run_made_tells_its_base(tmp_path: Path, monkeypatch: pytest.Monk
     assert Path(found["adapter_path"]).samefile(made)
 
 
+def test_what_a_run_delivered_is_called_as_its_output_folder(tmp_path: Path) -> None:
+    made = tmp_path / "merged" / "merge" / "cpu-cpu_model"
+    assert called(made) == "cpu-cpu_model", "nothing says that a run made it"
+    made.mkdir(parents=True)
+    (tmp_path / "merged" / "config.lock.json").write_text("{}")
+    assert called(made) == "merged"
+    assert called(tmp_path / "merged") == "merged"
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["finetune", "m", "-o", "x"], "drupe finetune: needs rows to train on\n  Name them: --da"),
-        (["export", "m", "-o", "x", "--data", "d.json"], "--data: ExportGenAI reads no rows"),
+        (["export", "m", "-o", "x", "--data", "d.json"], "--data: ModelBuilder reads no rows"),
         (
             ["apply", "LoRAs", "m", "-o", "x"],
             "LoRAs: is not one of drupe's passes; did you mean \"",
         ),
-        (["export", "m", "-o", "x"], "the command line:1: passes.export.precision is missing"),
+        (["export", "m", "-o", "x"], "the command line: passes.export.precision is missing"),
         (
             ["export", "m", "-o", "x", "--precisoin", "int4"],
-            '--set: passes.export.precisoin is unknown; did you mean "precision"?',
+            '--precisoin: precisoin is unknown; did you mean "precision"?',
+        ),
+        (
+            ["export", "m", "-o", "x", "--precision", "int4", "--int4-block-size", "7"],
+            "--int4-block-size: int4_block_size: input should be 16, 32, 64, 128 or 256 (found 7)",
+        ),
+        (
+            ["finetune", "m", "-o", "x", "--data", "m/config.json", "--learning-rate", "fast"],
+            '--learning-rate: learning_rate: input should be a valid number (found "fast")',
+        ),
+        (
+            ["finetune", "m", "-o", "x", "--data", "m/config.json", "--max-seq-len=much"],
+            '--max-seq-len: max_seq_len: input should be a valid integer (found "much")',
+        ),
+        (
+            ["finetune", "m", "-o", "x", "--data", "m/config.json", "--set", "passes.lora.r=x"],
+            "--set: passes.lora.r: input should be a valid integer",
+        ),
+        (
+            ["apply", "LoRA", "m", "-o", "x", "--text-template", "{a}"],
+            "--text-template: is about the rows to train on, and none are named\n  Name them: --",
         ),
         (["merge", "m", "-o", "x"], "merge (MergeAdapterWeights): works on hf-adapter, but what"),
     ],
@@ -116,7 +149,7 @@ def test_what_cannot_be_done_is_told(
     assert {file.name for file in tmp_path.iterdir()} == {"m"}, "nothing was written"
 
 
-def test_fields_of_a_verb_that_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_options_of_a_verb_that_has_none(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["passes", "--r", "8"])
     assert "unrecognized arguments: --r" in capsys.readouterr().err

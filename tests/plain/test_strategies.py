@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -16,6 +17,7 @@ from drupe.data.strategies import NO_LABEL, Row, blocks, cut_pairs
 ROWS = st.lists(st.lists(st.integers(1, 99), min_size=2, max_size=9), min_size=1, max_size=8)
 LONGEST = st.integers(2, 12)
 BETWEEN = [0]
+WINDOW = {"strategy": "join-sliding-window", "stride": 1}
 
 
 def heard() -> tuple[Job, list[str]]:
@@ -109,6 +111,32 @@ def test_drawn_lines_that_are_too_short_are_left_out_and_told() -> None:
     found, lines = made([[1, 2]], 3, strategy="line-by-line-random", **fields)
     assert found == []
     assert lines == ["4 of 4 draws gave fewer than 3 tokens 11 times over and were left out."]
+
+
+@given(ROWS, LONGEST, st.integers(0, 9), st.integers(0, 4))
+def test_drawn_lines_that_are_too_short_are_drawn_again(
+    ids: list[list[int]], longest: int, seed: int, retries: int
+) -> None:
+    fields = {"random_seed": seed, "random_retries": retries, "drop_short_sequences": True}
+    found, _ = made(ids, longest, strategy="line-by-line-random", max_samples=5, **fields)
+    drawing = random.Random(seed)
+    expected = []
+    for _ in range(5):
+        for _ in range(retries + 1):
+            drawn = ids[drawing.randrange(len(ids))]
+            if len(drawn) >= longest:
+                expected.append(drawn[:longest])
+                break
+    assert [row.ids for row in found] == expected
+
+
+@pytest.mark.parametrize("fields", [{"strategy": "join"}, WINDOW, {"strategy": "line-by-line"}])
+def test_max_samples_takes_the_first(fields: dict[str, Any]) -> None:
+    ids = [[1, 2, 3], [4, 5], [6, 7, 8, 9], [1, 3]]
+    whole, _ = made(ids, 3, **fields)
+    found, _ = made(ids, 3, **fields, max_samples=2)
+    assert len(whole) > 2
+    assert found == whole[:2]
 
 
 def test_the_same_seed_draws_the_same() -> None:

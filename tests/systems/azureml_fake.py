@@ -119,6 +119,11 @@ class FakeAzure:
         answer = Answer(drop=sent)
         self._faults.append(Fault(method, re.compile(place), times, answer, after or sent > 0))
 
+    def stall(self, method: str, place: str, seconds: float) -> None:
+        """Be silent for so long, and fail then."""
+        answer = Answer(503, seconds_before=seconds)
+        self._faults.append(Fault(method, re.compile(place), 1, answer))
+
     def slow(self, place: str, seconds_a_piece: float) -> None:
         """Send the body in pieces of 64 KiB, with a rest after each."""
         fault = Fault("GET", re.compile(place), 10**6, None, True, seconds_a_piece)
@@ -141,6 +146,8 @@ class FakeAzure:
         status: str,
         log: list[str] | None = None,
         results: dict[str, Path] | None = None,
+        steps: str = "1" * 64,
+        inputs: str = "d",
     ) -> None:
         """Have a job in the workspace that was sent before, with its log and its output."""
         outputs = f"azureml://datastores/workspaceblobstore/paths/azureml/{name}/results"
@@ -150,6 +157,7 @@ class FakeAzure:
             "codeId": f"{SCOPE}/codes/c/versions/1",
             "environmentId": f"{SCOPE}/environments/e/versions/1",
             "computeId": f"{SCOPE}/computes/cluster",
+            "properties": {"drupe.steps": steps, "drupe.inputs": inputs},
             "inputs": {},
             "outputs": {"results": {"jobOutputType": "uri_folder", "uri": f"{outputs}/"}},
         }

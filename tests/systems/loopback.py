@@ -51,6 +51,7 @@ class Answer:
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     drop: int | None = None
+    seconds_before: float = 0.0
     seconds_a_piece: float = 0.0
 
 
@@ -147,6 +148,7 @@ class _Inside(BaseHTTPRequestHandler):
         self._send(self.server.answer(asked))
 
     def _send(self, given: Answer) -> None:
+        time.sleep(given.seconds_before)
         if given.drop == 0:
             self._cut()
             return

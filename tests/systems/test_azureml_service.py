@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,10 +17,12 @@ from azureml_fake import KEY, SCOPE, FakeAzure
 from drupe_toys import Reverse
 from job_schema import API_VERSION
 
-from drupe.core.errors import DrupeError, Refused, StepError
+from drupe.core.digest import folder_digest
+from drupe.core.errors import ConfigError, DrupeError, Refused, StepError
 from drupe.core.executor import Batch, Transient
 from drupe.core.model import Model
 from drupe.core.system import Setting
+from drupe.systems import declarations
 from drupe.systems.azureml.executor import AzureMLExecutor
 from drupe.systems.batch import MARK, digests
 from drupe.systems.bundle import Bundle
@@ -81,7 +84,11 @@ def test_what_is_sent(sent: Callable[..., dict[str, Any]], azure: FakeAzure) -> 
     assert variables["DRUPE_HF_TOKEN_FROM"] == "keyvault"
     assert variables["AZUREML_SDKV2_TELEMETRY_OPTOUT"] == "1"
     assert told["outputs"]["results"]["mode"] == "ReadWriteMount"
-    assert told["properties"] == {"mlflow.source.git.commit": "not told"}
+    assert told["properties"] == {
+        "mlflow.source.git.commit": "not told",
+        "drupe.steps": FIRST,
+        "drupe.inputs": "d",
+    }
     hosts = {request.host for request in azure.asked}
     assert azure.connected == hosts, "nothing else is asked, telemetry least of all"
 
@@ -147,7 +154,8 @@ def test_on_arc_a_job_has_the_identity_of_the_compute(
     ("address", "kind"),
     [
         ("azureml://registries/azureml/models/phi/versions/11", "custom_model"),
-        ("azureml://datastores/workspaceblobstore/paths/phi", "uri_folder"),
+        ("azureml://datastores/workspaceblobstore/paths/phi/", "uri_folder"),
+        ("azureml://datastores/workspaceblobstore/paths/rows.jsonl", "uri_file"),
     ],
 )
 def test_a_model_that_lies_on_azureml_stays_there(
@@ -161,7 +169,7 @@ def test_a_model_that_lies_on_azureml_stays_there(
     client = system().client()
     assert client
     bundle = Bundle(tmp_path / "bundle", {"model0": address})
-    made = job.job_of(JOB, bundle, system(), "amlcompute", "azureml://datastores/d/paths/p")
+    made = job.job_of(JOB, bundle, system(), "amlcompute", "azureml://datastores/d/paths/p", {})
     workspace.Workspace(client).create(made, JOB)
     told = azure.jobs[JOB].properties["inputs"]["model0"]
     assert told == {"jobInputType": kind, "uri": address, "mode": "ReadOnlyMount"}
@@ -246,6 +254,28 @@ def test_what_may_be_tried_again_is_transient(
     assert raised.value.after_seconds == seconds
 
 
+def test_who_is_silent_for_longer_than_is_waited_is_asked_again(
+    system: Make, setting: Setting, batch: Batch, azure: FakeAzure
+) -> None:
+    azure.stall("GET", f"/jobs/{JOB}", 1.5)
+    with (
+        system(client={"read_timeout": 1}).open(setting) as executor,
+        pytest.raises(Transient, match=r"Read timed out"),
+    ):
+        executor.submit(batch)
+
+
+def test_the_ways_to_log_in_are_the_configs(system: Make, setting: Setting, batch: Batch) -> None:
+    ways = ("environment", "managed_identity", "developer_cli", "powershell")
+    more = ("workload_identity", "shared_token_cache", "visual_studio_code", "broker")
+    without = {f"exclude_{way}_credential": True for way in (*ways, *more)}
+    with (
+        system(client={"default_auth_params": without}).open(setting) as executor,
+        pytest.raises(DrupeError, match=r'Log in \("az login"\)'),
+    ):
+        executor.submit(batch)
+
+
 def test_the_clients_own_retries_are_silent(
     system: Make, setting: Setting, batch: Batch, azure: FakeAzure
 ) -> None:
@@ -287,13 +317,13 @@ def test_a_job_that_is_over_is_attached_to_and_what_is_damaged_refused(
 ) -> None:
     azure.over(JOB, "Completed", [f"some text {MARK}{json.dumps(done(result))}"], {FIRST: result})
     with system().open(setting) as executor:
-        Followed(executor, batch).step(batch.steps[0], lambda event: None)
+        Followed(executor, batch).step(batch.steps[0].key, lambda event: None)
     assert (batch.folder(FIRST) / "out" / "a.txt").read_text() == "cba"
     (batch.folder(FIRST) / "out" / "a.txt").unlink()
     azure.blobs.damaged = f"results/{FIRST}/a.txt"
     words = "^Reverse: its result did not arrive whole: a.txt is damaged"
     with system().open(setting) as executor, pytest.raises(StepError, match=words):
-        Followed(executor, batch).step(batch.steps[0], lambda event: None)
+        Followed(executor, batch).step(batch.steps[0].key, lambda event: None)
 
 
 @pytest.mark.parametrize(
@@ -325,13 +355,45 @@ def test_which_job_is_the_batchs(
         assert executor.job_name(batch) == name
 
 
+@pytest.mark.parametrize(
+    ("steps", "inputs", "name"),
+    [
+        (f"{'0' * 64} {FIRST}", "e d", JOB),  # it does more
+        (f"{'0' * 64} {FIRST}", "e", JOB),  # and has made what is read here
+        (f"{'0' * 64} {FIRST}", "e f", f"{JOB}-2"),  # no such step is done
+        (FIRST, "f", f"{JOB}-2"),
+        ("0" * 64, "d", f"{JOB}-2"),
+    ],
+)
+def test_a_job_of_more_steps_is_attached_to_if_it_reads_the_same(
+    steps: str,
+    inputs: str,
+    name: str,
+    system: Make,
+    setting: Setting,
+    batch: Batch,
+    azure: FakeAzure,
+    result: Path,
+) -> None:
+    made = Model("files", result, folder_digest(digests(result)))
+    reads = made if inputs == "e" else batch.steps[0].models[0]
+    earlier = {**done(result), "step": "0" * 64}
+    azure.over(JOB, "Running", [MARK + json.dumps(earlier)], steps=steps, inputs=inputs)
+    azure.jobs.hold.set()
+    spec = replace(batch.steps[0], models=(reads,))
+    with system().open(setting) as executor:
+        executor.submit(Batch((spec,), batch.folder))
+        assert isinstance(executor, AzureMLExecutor)
+        assert executor.job_name(Batch((spec,), batch.folder)) == name
+
+
 def test_a_log_with_a_torn_line_ends_in_an_error(
     system: Make, setting: Setting, batch: Batch, azure: FakeAzure
 ) -> None:
     azure.over(JOB, "Completed", [f'{MARK}{{"event": "do', "the last words"])
     words = "^Reverse: its process ended with exit code 0 without having done the step"
     with system().open(setting) as executor, pytest.raises(StepError, match=words):
-        Followed(executor, batch).step(batch.steps[0], lambda event: None)
+        Followed(executor, batch).step(batch.steps[0].key, lambda event: None)
     assert (batch.folder(FIRST) / "log").read_text() == "the last words\n"
 
 
@@ -368,7 +430,7 @@ def test_a_datastore_without_a_key_is_read_as_oneself(
     azure.over(JOB, "Completed", [MARK + json.dumps(done(result))], {FIRST: result})
     azure.fail("POST", "listSecrets", 403, times=9)
     with system().open(setting) as executor:
-        Followed(executor, batch).step(batch.steps[0], lambda event: None)
+        Followed(executor, batch).step(batch.steps[0].key, lambda event: None)
     read = azure.requests("GET", rf"results/{FIRST}/a.txt")
     assert all(KEY not in str(request.query) for request in read)
     assert read[0].headers["Authorization"].startswith("Bearer ")
@@ -393,10 +455,26 @@ def test_what_is_missing_is_refused_at_once(
 def test_without_azure_ai_ml_it_is_refused_with_the_extra(
     elsewhere: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "azure" else found(name)
-    )
+    monkeypatch.setattr(declarations, "installed_version", lambda name: None)
     words = r'systems\.aml: needs azure-ai-ml, .*\n  pip install "drupe\[azureml\]"'
     with pytest.raises(Refused, match=words):
         elsewhere.plan()
+
+
+def test_what_azure_ai_ml_would_leave_out_is_a_fault(elsewhere: Workspace) -> None:
+    elsewhere.config["systems"]["aml"]["resources"] = {"instance_typ": "Standard_NC6s_v3"}
+    words = r'resources: has no "instance_typ"; did you mean "instance_type"\?: known are'
+    with pytest.raises(ConfigError, match=words):
+        elsewhere.plan()
+
+
+def test_opening_asks_nothing_and_imports_nothing_of_azures(tmp_path: Path) -> None:
+    asked = (
+        "import sys; from pathlib import Path; from drupe.core.system import Setting;"
+        "from drupe.systems.declarations import AzureML; here = Path();"
+        "AzureML(aml_compute='c').open(Setting('aml', here, here)).warm_up();"
+        "print(sorted(name for name in sys.modules if name.startswith('azure')))"
+    )
+    command = [sys.executable, "-c", asked]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 from tiny_models import make_tokenizer
+from training import lora_step, trained
 
+from drupe.checkpoint.load import load_tokenizer
 from drupe.core.dataset import Dataset, LoadDataset, TextPreprocess
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
+from drupe.core.model import Model
 from drupe.data.strategies import NO_LABEL
 from drupe.finetune.lora import samples_of
-from tests.torch.test_lora import lora_step, trained
 
 CHATML = (
     "{% for m in messages %}<|{{ m.role }}|>\n{{ m.content }}<|end|>\n{% endfor %}"
@@ -97,6 +99,14 @@ def test_of_a_conversation_each_answer_with_its_end(column: str, tmp_path: Path)
     assert sample["input_ids"].count(make_tokenizer().eos_token_id) == 0, "the template's own end"
 
 
+def test_of_a_conversation_all_where_it_is_asked_for(tmp_path: Path) -> None:
+    data = data_of(tmp_path, [{"messages": CHAT}], ignore_source_in_labels=False)
+    ((sample,), _) = sampled(data, tmp_path, chat_template=CHATML)
+    assert sample["labels"] == sample["input_ids"]
+    ((other,), _) = sampled(data_of(tmp_path, [{"messages": CHAT}]), tmp_path, chat_template=CHATML)
+    assert other["input_ids"] == sample["input_ids"], "the same text, whatever is learnt of it"
+
+
 def test_conversations_join_too(tmp_path: Path) -> None:
     data = data_of(tmp_path, [{"messages": CHAT}] * 5, strategy="join", max_seq_len=16)
     samples, _ = sampled(data, tmp_path, chat_template=CHATML)
@@ -169,3 +179,13 @@ def test_training_on_pairs_learns_their_answers(tiny_phi3: Path, tmp_path: Path)
     _, job, _ = trained(step, tiny_phi3, tmp_path)
     losses = [loss for _, loss in job.facts["losses"]]
     assert losses[-1] < losses[0] - 1, "measured 1.7 less: two tokens that are always the same"
+
+
+def test_a_template_of_the_config_goes_with_what_was_taught_in_it(
+    tiny_phi3: Path, tmp_path: Path
+) -> None:
+    data = data_of(tmp_path, [{"messages": CHAT}], chat_template=CHATML)
+    step = lora_step(tmp_path / "rows.jsonl", {"max_steps": 1})
+    step = step.model_copy(update={"train_data_config": data})
+    adapter, _, _ = trained(step, tiny_phi3, tmp_path)
+    assert load_tokenizer(Model("hf", adapter, "")).chat_template == CHATML

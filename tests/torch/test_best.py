@@ -11,17 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
-from transformers import AutoModelForCausalLM
+from training import adapter_bytes, lora_step, told, trained
+from transformers import AutoModelForCausalLM, TrainerControl, TrainerState
 
 from drupe.checkpoint.load import load_tokenizer
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.core.target import Target
 from drupe.finetune import passes
-from drupe.finetune.best import best_of
-from drupe.finetune.lora import samples_of, training_arguments
+from drupe.finetune.best import Best, best_of
+from drupe.finetune.lora import samples_of
 from drupe.finetune.training_args import TrainingArgs
-from tests.torch.test_lora import adapter_bytes, killed, lora_step, phrases, told, trained  # noqa: F401
 
 # So high a rate that the loss on other rows falls and rises again.
 OVERFIT = {
@@ -58,7 +58,7 @@ def eval_loss(step: passes.LoRA, model: Path, adapter: Path, folder: Path) -> fl
     return sum(losses) / len(losses)
 
 
-def test_the_best_adapter_is_kept(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_the_best_adapter_is_kept(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:
     fields: dict[str, Any] = {"eval_dataset_size": 0.3, "torch_dtype": "float32"}
     step = lora_step(phrases, OVERFIT | {"load_best_model_at_end": True}, **fields)
     best, job, _ = trained(step, tiny_phi3, tmp_path, "best")
@@ -72,7 +72,7 @@ def test_the_best_adapter_is_kept(tiny_phi3: Path, phrases: Path, tmp_path: Path
     assert eval_loss(step, tiny_phi3, last, tmp_path) > found
 
 
-def test_it_stops_when_nothing_gets_better(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_it_stops_when_nothing_gets_better(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:
     step = lora_step(
         phrases, OVERFIT | {"max_steps": 60, "early_stopping_patience": 2}, eval_dataset_size=0.3
     )
@@ -87,8 +87,8 @@ def test_it_stops_when_nothing_gets_better(tiny_phi3: Path, phrases: Path, tmp_p
 
 def test_killed_and_resumed_it_keeps_the_same_best(
     tiny_phi3: Path,
-    phrases: Path,  # noqa: F811
-    killed: Any,  # noqa: F811
+    phrases: Path,
+    killed: Any,
     tmp_path: Path,
 ) -> None:
     training = OVERFIT | {"load_best_model_at_end": True, "save_steps": 4}
@@ -103,9 +103,54 @@ def test_killed_and_resumed_it_keeps_the_same_best(
     assert adapter_bytes(resumed) == adapter_bytes(whole)
 
 
+def test_killed_at_its_end_it_keeps_the_same_best(
+    tiny_phi3: Path,
+    phrases: Path,
+    tmp_path: Path,
+) -> None:
+    training = OVERFIT | {"load_best_model_at_end": True, "save_steps": 4}
+    step = lora_step(phrases, training, eval_dataset_size=0.3)
+    whole, _, _ = trained(step, tiny_phi3, tmp_path)
+    before = adapter_bytes(whole)
+    again, job, _ = trained(step, tiny_phi3, tmp_path)  # in the same scratch: a kill before commit
+    assert job.facts["resumed_from"] == 12, "from before the end: it measures the loss again"
+    assert adapter_bytes(again) == before
+
+
+def test_killed_after_it_stopped_early_it_stops_there_again(
+    tiny_phi3: Path,
+    phrases: Path,
+    tmp_path: Path,
+) -> None:
+    training = OVERFIT | {"max_steps": 60, "early_stopping_patience": 2, "save_steps": 2}
+    step = lora_step(phrases, training, eval_dataset_size=0.3)
+    whole, first, _ = trained(step, tiny_phi3, tmp_path)
+    before = adapter_bytes(whole)
+    again, job, _ = trained(step, tiny_phi3, tmp_path)
+    assert job.facts["resumed_from"] == first.facts["eval_losses"][-1][0] - 2
+    assert job.facts["eval_losses"] == first.facts["eval_losses"]
+    assert adapter_bytes(again) == before
+
+
+def test_the_threshold_is_about_stopping_alone(tmp_path: Path) -> None:
+    arguments = TrainingArgs(
+        eval_strategy="steps", early_stopping_patience=1, early_stopping_threshold=0.1
+    )
+    job = Job(tmp_path)
+    best = Best.of(arguments, job)
+    assert best is not None
+    control = TrainerControl(should_save=True)
+    history = [{"step": 1, "eval_loss": 1.0}, {"step": 2, "eval_loss": 0.95}]
+    best.on_evaluate(None, TrainerState(log_history=history, global_step=2), control)
+    best.finish(torch.nn.Linear(1, 1))
+    assert control.should_training_stop, "it got better by less than the threshold"
+    assert not control.should_save, "nothing goes on from there"
+    assert job.facts == {"best_step": 2, "best_eval_loss": 0.95}, "the lowest, all the same"
+
+
 def test_losses_go_to_tensorboard(
     tiny_phi3: Path,
-    phrases: Path,  # noqa: F811
+    phrases: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -120,7 +165,7 @@ def test_losses_go_to_tensorboard(
     assert adapter_bytes(reported) == adapter_bytes(plain), "what is told changes no result"
 
 
-def test_what_is_told_and_where_is_not_in_the_key(phrases: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_what_is_told_and_where_is_not_in_the_key(phrases: Path, tmp_path: Path) -> None:
     def key(**training: Any) -> Any:
         return lora_step(phrases, training).key_form(lambda path: path.name)
 
@@ -130,7 +175,7 @@ def test_what_is_told_and_where_is_not_in_the_key(phrases: Path, tmp_path: Path)
 
 
 def test_a_tracker_that_is_not_installed(
-    phrases: Path,  # noqa: F811
+    phrases: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     there = passes.installed_version
@@ -155,24 +200,9 @@ def test_a_tracker_that_is_not_installed(
         ({"report_to": ("tensorboard",)}, "tensorboard needs logging_dir"),
     ],
 )
-def test_what_does_not_fit_together(training: Any, words: str, phrases: Path) -> None:  # noqa: F811
+def test_what_does_not_fit_together(training: Any, words: str, phrases: Path) -> None:
     with pytest.raises(ValueError, match=words):
         lora_step(phrases, training)
-
-
-def test_every_argument_reaches_the_trainer(phrases: Path, tmp_path: Path) -> None:  # noqa: F811
-    asked = {
-        "label_smoothing_factor": 0.1,
-        "neftune_noise_alpha": 5.0,
-        "lr_scheduler_type": "cosine_with_restarts",
-        "lr_scheduler_kwargs": {"num_cycles": 2},
-        "run_name": "mine",
-    }
-    step = lora_step(phrases, asked)
-    handed = training_arguments(step, tmp_path, torch.float32, evaluates=False)
-    for name, value in asked.items():
-        assert getattr(handed, name) == value, name
-    assert TrainingArgs(report_to="none").report_to == ()
 
 
 @pytest.mark.parametrize(
@@ -187,7 +217,7 @@ def test_every_argument_reaches_the_trainer(phrases: Path, tmp_path: Path) -> No
 def test_arguments_that_change_what_is_learnt(
     training: dict[str, Any],
     tiny_phi3: Path,
-    phrases: Path,  # noqa: F811
+    phrases: Path,
     tmp_path: Path,
 ) -> None:
     steps = {"max_steps": 4, "learning_rate": 5e-3}

@@ -308,6 +308,22 @@ def test_the_batch_of_the_tokenizer_has_no_influence(strategy: Any) -> None:
     assert found[0] == found[1] == found[2]
 
 
+def test_so_many_rows_are_tokenized_at_a_time() -> None:
+    counts: list[int] = []
+
+    class Counting:
+        eos_token_id = END
+
+        def __call__(self, texts: str | list[str], **options: Any) -> Any:
+            counts.append(len(texts))
+            return TOKENIZER(texts, **options)
+
+    texts = ["one", "two", "three", "four", "five"]
+    preprocess = TextPreprocess(add_special_tokens=False, processing_batch_size=2, joiner=None)
+    samples_of(texts, Counting(), preprocess, heard()[0])
+    assert counts == [2, 2, 1]
+
+
 def test_rows_of_one_token_or_none_teach_nothing() -> None:
     job, lines = heard()
     preprocess = TextPreprocess(strategy="line-by-line", add_special_tokens=False)

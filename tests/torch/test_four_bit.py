@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peft import PeftModel
 from safetensors.torch import load_file
+from training import adapter_bytes, lora_step, trained
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from drupe.checkpoint.four_bit import Dequantized, round_trip
+from drupe.checkpoint.four_bit import Dequantized, load_four_bit, round_trip
 from drupe.checkpoint.quantized_base import FILE, QuantizedBase, quantized_base
 from drupe.checkpoint.tensors import open_checkpoint
 from drupe.core.errors import DrupeError, Refused
@@ -27,13 +28,12 @@ from drupe.finetune import lora
 from drupe.finetune.merge import merge
 from drupe.finetune.merge_proof import prove
 from drupe.finetune.passes import DoRA, LoftQ, LoRA, MergeAdapterWeights, MergeProof, QLoRA
-from tests.torch.test_lora import adapter_bytes, killed, lora_step, phrases, trained  # noqa: F401
 
 PROBE = torch.arange(40).view(2, 20) * 7
 STEPS = {"max_steps": 4, "learning_rate": 5e-3}
 
 
-def step_of(kind: type[LoRA], phrases: Path, **fields: Any) -> LoRA:  # noqa: F811
+def step_of(kind: type[LoRA], phrases: Path, **fields: Any) -> LoRA:
     plain = lora_step(phrases, STEPS)
     return kind(**{name: getattr(plain, name) for name in LoRA.model_fields} | fields)
 
@@ -94,7 +94,7 @@ def as_trained(adapter: Model, quantized: QuantizedBase) -> Any:
 
 
 @pytest.fixture(scope="module")
-def qlora(tiny_phi3: Path, phrases: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:  # noqa: F811
+def qlora(tiny_phi3: Path, phrases: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     step = step_of(QLoRA, phrases, double_quant=True, torch_dtype="float32", target_modules=None)
     return adapter_of(step, tiny_phi3, tmp_path_factory.mktemp("qlora"))
 
@@ -136,18 +136,20 @@ def test_it_is_scored_as_it_was_trained(qlora: Model) -> None:
 def test_merged_into_a_base_of_half_precision(
     stored: torch.dtype,
     tiny_phi3: Path,
-    phrases: Path,  # noqa: F811
+    phrases: Path,
     tmp_path: Path,
 ) -> None:
     half = tmp_path / "half"
     shutil.copytree(tiny_phi3, half)
     AutoModelForCausalLM.from_pretrained(half, dtype=stored).save_pretrained(half)
-    step = step_of(QLoRA, phrases, torch_dtype="float32", target_modules=("o_proj",))
+    types: Any = {"torch_dtype": "float32", "compute_dtype": "bfloat16"}
+    step = step_of(QLoRA, phrases, **types, target_modules=("o_proj",))
     adapter = adapter_of(step, half, tmp_path)
     merged, score = merged_of(adapter, tmp_path)
     assert score["value"] <= score["bound"]
     quantized = quantized_base(adapter.path)
     assert quantized is not None
+    assert (quantized.dtype, quantized.compute_dtype) == ("float32", "bfloat16")
     expected = round_trip(open_checkpoint(half).read(O_PROJ), quantized)
     assert not torch.equal(open_checkpoint(merged.path).read(O_PROJ).float(), expected)
     alone = open_checkpoint(merged.path).read(QKV_PROJ)
@@ -164,7 +166,7 @@ QKV_PROJ = "model.layers.0.self_attn.qkv_proj.weight"
 def test_what_is_merged_is_what_was_trained(
     kind: type[LoRA],
     tiny_phi3: Path,
-    phrases: Path,  # noqa: F811
+    phrases: Path,
     tmp_path: Path,
 ) -> None:
     adapter = adapter_of(step_of(kind, phrases, torch_dtype="float32"), tiny_phi3, tmp_path)
@@ -179,7 +181,7 @@ def test_what_is_merged_is_what_was_trained(
     assert found < 2e-5, "measured 3e-7 for both"
 
 
-def test_dora_changes_the_length_of_rows(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_dora_changes_the_length_of_rows(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:
     adapter = adapter_of(step_of(DoRA, phrases, torch_dtype="float32"), tiny_phi3, tmp_path)
     stored = load_file(adapter.path / "adapter_model.safetensors")
     magnitudes = {name for name in stored if name.endswith("lora_magnitude_vector")}
@@ -192,7 +194,7 @@ def test_dora_changes_the_length_of_rows(tiny_phi3: Path, phrases: Path, tmp_pat
     assert torch.allclose(weight.norm(dim=1), stored[name], rtol=1e-5), "measured 1e-7"
 
 
-def test_a_wrong_magnitude_is_seen(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_wrong_magnitude_is_seen(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:
     adapter = adapter_of(step_of(DoRA, phrases, torch_dtype="float32"), tiny_phi3, tmp_path)
     merged, _ = merged_of(adapter, tmp_path)
     plain = json.loads((adapter.path / "adapter_config.json").read_text())
@@ -203,7 +205,7 @@ def test_a_wrong_magnitude_is_seen(tiny_phi3: Path, phrases: Path, tmp_path: Pat
 
 def test_loftq_begins_nearer_to_the_base_than_four_bits_do(
     tiny_phi3: Path,
-    phrases: Path,  # noqa: F811
+    phrases: Path,
     tmp_path: Path,
 ) -> None:
     step = step_of(LoftQ, phrases, torch_dtype="float32", r=16)
@@ -223,7 +225,7 @@ def test_loftq_begins_nearer_to_the_base_than_four_bits_do(
 
 def test_dequantized_is_refused_for_an_adapter_of_a_plain_base(
     tiny_phi3: Path,
-    phrases: Path,  # noqa: F811
+    phrases: Path,
     tmp_path: Path,
 ) -> None:
     adapter = adapter_of(lora_step(phrases, STEPS), tiny_phi3, tmp_path)
@@ -284,6 +286,22 @@ def test_the_round_trip_is_that_of_the_layer_in_training(
     assert torch.equal(seen, round_trip(weight, base)), "bit for bit: each product is with 1 and 0"
 
 
+@pytest.mark.parametrize(("quant_type", "double_quant"), [("nf4", True), ("fp4", False)])
+def test_the_layers_are_held_and_multiplied_as_it_was_asked(
+    quant_type: str, double_quant: bool, tiny_phi3: Path
+) -> None:
+    model = Model("hf", tiny_phi3, "")
+    held, products = torch.float32, torch.bfloat16
+    network, told = load_four_bit(model, quant_type, double_quant, held, products)
+    assert told.modules
+    for name in told.modules:
+        layer: Any = network.get_submodule(name)
+        state = layer.weight.quant_state
+        assert layer.weight.dtype == torch.uint8, "two weights a byte"
+        assert (state.quant_type, state.nested) == (quant_type, double_quant)
+        assert (state.dtype, layer.compute_dtype) == (held, products)
+
+
 def test_dequantized_reads_other_tensors_as_they_are(qlora: Model) -> None:
     assert qlora.base is not None
     quantized = quantized_base(qlora.path)
@@ -298,8 +316,8 @@ def test_dequantized_reads_other_tensors_as_they_are(qlora: Model) -> None:
 
 def test_killed_and_resumed_it_gives_the_bytes_of_an_unbroken_run(
     tiny_phi3: Path,
-    phrases: Path,  # noqa: F811
-    killed: Any,  # noqa: F811
+    phrases: Path,
+    killed: Any,
     tmp_path: Path,
 ) -> None:
     step = step_of(QLoRA, phrases)

@@ -312,8 +312,9 @@ def test_rows_of_the_hub_are_fetched_once_and_trained_on(
     assert "1 of 1 steps to run" in other.stdout, "another split is another key"
     hub.rows["train.jsonl"] = b'{"text": "changed"}\n'
     hub.commit = OTHER_COMMIT
-    moved = tune(tmp_path, endpoint(hub), tiny_phi3, "--plan", split="train", revision="main")
+    moved = tune(tmp_path, endpoint(hub), tiny_phi3, "--plan", split="train", revision=OTHER_COMMIT)
     assert moved.returncode == 0, moved.stderr
+    assert "1 of 1 steps to run" in moved.stdout, "another commit is another key"
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,97 +12,11 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from tiny_models import CONTEXT_LENGTH, make_tiny_phi3
+from training import adapter_bytes, lora_step, told, trained
 
-from drupe.core.dataset import Dataset, LoadDataset, TextPreprocess
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
-from drupe.core.model import Model
 from drupe.finetune import lora, training_checkpoints
-from drupe.finetune.passes import LoRA
-from drupe.finetune.training_args import TrainingArgs
-
-TEMPLATE = "### Text: {phrase}\n### The tone is:\n{tone}"
-PHRASES = [
-    ("The butterflies made him upbeat.", "joy"),
-    ("I looked hopeless and sank into despair.", "sadness"),
-    ("That afternoon, the radio reported that the bull charged.", "fear"),
-    ("\u03a7\u03b1\u03af\u03c1\u03bf\u03bc\u03b1\u03b9 \u03c0\u03bf\u03bb\u03cd!", "joy"),
-    ("ကျွန်တော် ပျော်တယ်။", "joy"),
-    ("எனக்கு பயமாக இருக்கிறது.", "fear"),
-    ("Who took my lunch again?", "anger"),
-    ("We won 🍑", "joy"),
-]
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def phrases(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("data") / "phrases.json"
-    rows = [{"phrase": phrase, "tone": tone} for phrase, tone in PHRASES]
-    file.write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    return file
-
-
-def lora_step(
-    phrases: Path, training: dict[str, Any] | None = None, text: Any = None, **fields: Any
-) -> LoRA:
-    arguments = {"max_steps": 6, "logging_steps": 2, "learning_rate": 1e-3} | (training or {})
-    preprocess = {"strategy": "line-by-line", "max_seq_len": 96, "pad_to_max_len": False}
-    data = Dataset(
-        name="phrases",
-        load_dataset_config=LoadDataset(data_files=phrases),
-        pre_process_data_config=TextPreprocess(text_template=TEMPLATE, **preprocess | (text or {})),
-    )
-    settings: dict[str, Any] = {"r": 4, "target_modules": ("qkv_proj", "o_proj")} | fields
-    return LoRA(train_data_config=data, training_args=TrainingArgs(**arguments), **settings)
-
-
-def trained(step: LoRA, model: Path, place: Path, name: str = "run") -> tuple[Path, Job, list[Any]]:
-    """Return the adapter's folder, the job and its events; the scratch is place/name."""
-    events: list[dict[str, Any]] = []
-    out = place / f"{name}.out"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    job = Job(place / name, threads=1, send=events.append)
-    job.scratch.mkdir(exist_ok=True)
-    lora.train(step, Model("hf", model, ""), out, job)
-    return out, job, events
-
-
-def adapter_bytes(out: Path) -> bytes:
-    return (out / "adapter_model.safetensors").read_bytes()
-
-
-def told(events: list[Any]) -> list[str]:
-    return [event["text"] for event in events if "text" in event]
-
-
-@pytest.fixture
-def killed(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Return a function after which a training dies when it has done so many steps."""
-
-    class KilledError(Exception):
-        """What a kill is to the Trainer."""
-
-    original = lora._Voice.on_log
-
-    def set_at(step: int | None) -> type[Exception]:
-        def on_log(self: Any, args: Any, state: Any, control: Any, **also: Any) -> None:
-            if step is not None and state.global_step >= step:
-                raise KilledError
-            original(self, args, state, control, **also)
-
-        monkeypatch.setattr(lora._Voice, "on_log", on_log)
-        return KilledError
-
-    return set_at
-
 
 # What comes out
 
@@ -116,6 +28,8 @@ def test_an_adapter_with_its_facts(tiny_phi3: Path, phrases: Path, tmp_path: Pat
     weights = load_file(out / "adapter_model.safetensors")
     assert {weight.dtype for weight in weights.values()} == {torch.float32}
     assert any(weight.any() for name, weight in weights.items() if "lora_B" in name)
+    config = json.loads((out / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["lora_dropout"]) == (4, 8, 0.05)
     facts = job.facts
     assert (facts["samples"], facts["eval_samples"], facts["threads"]) == (6, 2, 1)
     assert facts["trainable_parameters"] == sum(weight.numel() for weight in weights.values())
@@ -124,8 +38,9 @@ def test_an_adapter_with_its_facts(tiny_phi3: Path, phrases: Path, tmp_path: Pat
     assert facts["resumed_from"] is None
     assert facts["tokens"] > 100
     json.dumps(facts)
-    last = [event for event in events if event["event"] == "progress"][-1]
+    *_, last = (event for event in events if event["event"] == "progress")
     assert (last["what"], last["done"], last["total"], last["unit"]) == ("training", 6, 6, "steps")
+    assert last["loss"] == facts["losses"][-2][1], "live: as it was told last"
 
 
 def test_the_adapter_names_nothing_of_this_machine(
@@ -143,6 +58,24 @@ def test_the_adapter_names_nothing_of_this_machine(
         "tokenizer.json",
         "tokenizer_config.json",
     }
+
+
+def test_the_tokenizer_is_the_models_own_byte_for_byte(
+    tiny_phi3: Path, phrases: Path, tmp_path: Path
+) -> None:
+    """What transformers 5 would write lacks `legacy`, and names another class."""
+    model = tmp_path / "published"
+    shutil.copytree(tiny_phi3, model)
+    settings = json.loads((model / "tokenizer_config.json").read_text())
+    settings |= {"tokenizer_class": "LlamaTokenizer", "legacy": False, "add_bos_token": True}
+    (model / "tokenizer_config.json").write_text(json.dumps(settings))
+    (model / "tokenizer.model").write_bytes(b"pieces")
+    (model / "additional_chat_templates").mkdir()
+    (model / "additional_chat_templates/tools.jinja").write_text("{{ messages }}")
+    out, _, _ = trained(lora_step(phrases, {"max_steps": 1}), model, tmp_path)
+    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    for name in (*names, "additional_chat_templates/tools.jinja"):
+        assert (out / name).read_bytes() == (model / name).read_bytes(), name
 
 
 def test_every_script_passes_in_blocks_too(tiny_phi3: Path, phrases: Path, tmp_path: Path) -> None:
@@ -243,9 +176,9 @@ def test_checkpoints_come_by_the_clock(
 def test_a_torn_checkpoint_is_dropped(
     tiny_phi3: Path, phrases: Path, tmp_path: Path, harm: str
 ) -> None:
-    step = lora_step(phrases, {"save_steps": 3})
+    step = lora_step(phrases, {"save_steps": 2})
     whole, _, _ = trained(step, tiny_phi3, tmp_path)
-    torn = tmp_path / "run" / "checkpoints" / "checkpoint-6"
+    torn = tmp_path / "run" / "checkpoints" / "checkpoint-4"
     if harm == "unsigned":
         (torn / training_checkpoints.MANIFEST).unlink()
     elif harm == "short file":
@@ -257,7 +190,7 @@ def test_a_torn_checkpoint_is_dropped(
         (torn / training_checkpoints.MANIFEST).write_text('{"optim')
     before = adapter_bytes(whole)
     again, job, _ = trained(step, tiny_phi3, tmp_path)
-    assert job.facts["resumed_from"] == 3
+    assert job.facts["resumed_from"] == 2
     assert adapter_bytes(again) == before
 
 
@@ -397,20 +330,3 @@ def test_the_processors_flags_decide(tmp_path: Path, listing: str, computes: boo
     file.write_text(listing)
     assert lora.cpu_computes_bfloat16(file) is computes
     assert lora.cpu_computes_bfloat16(tmp_path / "absent") is False
-
-
-def test_every_training_argument_is_one_of_transformers() -> None:
-    known = {field.name for field in dataclasses.fields(transformers.TrainingArguments)}
-    # What Best and tell_trackers do: transformers has no argument for it.
-    ours = {"early_stopping_patience", "early_stopping_threshold", "logging_dir"}
-    assert set(TrainingArgs.model_fields) - known == ours
-
-
-def test_every_training_argument_is_handed_on(phrases: Path, tmp_path: Path) -> None:
-    step = lora_step(phrases, {"save_steps": 7, "eval_strategy": "steps", "eval_steps": 5})
-    handed = lora.training_arguments(step, tmp_path, torch.float32, evaluates=True)
-    ours = {"early_stopping_patience", "early_stopping_threshold", "logging_dir", "optim"}
-    for name, value in step.training_args.model_dump(exclude=ours).items():
-        assert (getattr(handed, name) or None) == (value or None), name
-    assert handed.optim == "adamw_torch_fused"
-    assert handed.report_to == []

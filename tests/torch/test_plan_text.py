@@ -9,14 +9,19 @@ from typing import Any
 
 import pytest
 from tiny_models import END, make_tokenizer
+from transformers import AutoTokenizer
 
 from drupe.cli import main
+from drupe.config.load import load
 from drupe.core.dataset import Dataset, LoadDataset, TextPreprocess
+from drupe.core.errors import Refused
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.data.text_lints import lint
 from drupe.finetune.lora import cut_to_context, samples_of
-from drupe.finetune.passes import LoRA
+from drupe.finetune.passes import DoRA, LoftQ, LoRA, QLoRA
+from drupe.plan import draft
+from drupe.preflight.texts import samples
 
 TEMPLATE = "### Text: {phrase}\n### The tone is:\n{tone}"
 ROWS = [{"phrase": f"phrase number {number}", "tone": "joy"} for number in range(8)]
@@ -120,13 +125,51 @@ def test_nothing_left_to_train_on(tmp_path: Path, model: Path) -> None:
     assert (level, what) == ("blocker", "8 rows leave no sample of 500 tokens to train on")
 
 
+def with_token(model: Path, folder: Path, token: str, *, ends: bool) -> Path:
+    """Return a copy of a model whose tokenizer has one token more than there are embeddings."""
+    shutil.copytree(model, folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_special_tokens({"eos_token" if ends else "pad_token": token})
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_token_without_embedding_is_told_before_the_run(
+    tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = with_token(tiny_phi3, tmp_path / "model", "<|done|>", ends=True)
+    file = config(tmp_path, model, training(tmp_path))
+    assert main(["plan", file]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert (
+        'lora (rows): tokenizer: gives the data the token 400 ("<|done|>"), but the model has '
+        "embeddings for 400 tokens, 0 to 399 Take the model's own tokenizer, or remove the token"
+    ) in told
+
+
+def test_a_token_without_embedding_that_no_row_has(tmp_path: Path, tiny_phi3: Path) -> None:
+    model = with_token(tiny_phi3, tmp_path / "model", "<|fill|>", ends=False)
+    words = 'the tokenizer goes up to 400 ("<|fill|>"), the model has embeddings for 400'
+    assert seen(tmp_path, model, training(tmp_path)) == [("note", words)]
+    rows = [*ROWS, {"phrase": "<|fill|>", "tone": "joy"}]
+    [(level, what)] = seen(tmp_path, model, training(tmp_path, rows))
+    assert level == "blocker"
+    assert what.startswith('tokenizer: gives the data the token 400 ("<|fill|>"), but the model')
+    cut = training(tmp_path, [*ROWS, {"phrase": "word " * 99, "tone": "<|fill|>"}])
+    preprocess = cut.train_data_config.pre_process_data_config
+    alone = preprocess.model_copy(update={"strategy": "line-by-line", "pad_to_max_len": False})
+    data = cut.train_data_config.model_copy(update={"pre_process_data_config": alone})
+    found = seen(tmp_path, model, cut.model_copy(update={"train_data_config": data}))
+    assert found == [("note", words)], "what is cut off is not learnt from"
+
+
 def config(folder: Path, model: Path, step: LoRA) -> str:
     """Write a config of the step; return its path."""
     data = json.loads(step.train_data_config.model_dump_json(exclude={"part"}))
     job = {
         "input_model": {"type": "HfModel", "model_path": str(model)},
         "data_configs": [data],
-        "passes": {"lora": {"type": "LoRA", "train_data_config": "rows"}},
+        "passes": {"lora": {"type": type(step).__name__, "train_data_config": "rows"}},
         "engine": {"evaluate": "none"},
     }
     (folder / "config.json").write_text(json.dumps(job))
@@ -151,6 +194,20 @@ def test_broken_rows_are_told_before_the_run(
     assert not (tmp_path / ".drupe-cache" / "work").exists(), "no step was begun"
 
 
+def test_one_row_of_which_finetune_would_hold_one_out(
+    tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The option that is named is one that was not typed, and it is the way out."""
+    (tmp_path / "rows.jsonl").write_text('{"text": "a row of some words"}')
+    words = ["finetune", str(tiny_phi3), "--data", str(tmp_path / "rows.jsonl"), "--plan"]
+    words += ["-o", str(tmp_path / "tuned"), "--strategy", "line-by-line"]
+    assert main(words) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "has 1 row, of which 1 is to be held out: none is left to train on" in told
+    assert "(in drupe finetune: --eval-dataset-size null) holds none out." in told
+    assert main([*words, "--eval-dataset-size", "null"]) == 0
+
+
 def test_samples_are_those_of_the_training(
     tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -170,6 +227,41 @@ def test_samples_are_those_of_the_training(
     assert main(["plan", file, "--show-samples", "1"]) == 0
     out = capsys.readouterr().out
     assert "lora, sample 1: 16 tokens, learnt: 16, attended to: 16" in out
+
+    assert "- behind it: read, and not learnt" in out
+
+
+@pytest.mark.parametrize("kind", [DoRA, QLoRA, LoftQ])
+def test_samples_of_each_kin_of_lora(
+    kind: type[LoRA], tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = kind.model_validate_json(
+        training(tmp_path).model_dump_json(include={"train_data_config"})
+    )
+    file = config(tmp_path, tiny_phi3, step)
+    assert main(["plan", file, "--show-samples", "1", "--json"]) == 0
+    [sample] = json.loads(capsys.readouterr().out)["samples"]["lora"]
+    assert sample["text"].startswith("### Text: phrase number")
+
+
+def test_samples_of_broken_rows_are_not_shown_and_the_rows_are_told(
+    tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [*ROWS, {"phrase": "x", "tone": None}]
+    file = config(tmp_path, tiny_phi3, training(tmp_path, rows))
+    assert main(["plan", file, "--show-samples", "1"]) == 2
+    told = capsys.readouterr().err
+    assert 'data, row 9: has no value in the column "tone"' in told
+    assert "Traceback" not in told
+
+
+def test_rows_that_give_no_sample_are_told_where_samples_are_asked_for(
+    tmp_path: Path, tiny_phi3: Path
+) -> None:
+    rows = [*ROWS, {"phrase": "x", "tone": None}]
+    file = config(tmp_path, tiny_phi3, training(tmp_path, rows))
+    with pytest.raises(Refused, match=r'^.*lora, .*row 9.*has no value in the column "tone"'):
+        samples(draft(load(Path(file))), 1)
 
 
 def test_an_adapter_that_cannot_be_merged(
@@ -240,9 +332,7 @@ def test_conversations_whose_answers_are_cut(
 
 def test_rows_that_are_trained_on_and_measured_on(tiny_phi3: Path, tmp_path: Path) -> None:
     def named(name: str, texts: list[str]) -> Dataset:
-        file = tmp_path / f"{name}.jsonl"
-        file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-        return Dataset(name=name, load_dataset_config=LoadDataset(data_files=file))
+        return rows_of(tmp_path, name, [{"text": text} for text in texts])
 
     trained_on = named("train", [f"row {n}" for n in range(40)])
     others = [named("test", ["row 3", "new", "row 5"]), named("clean", ["other"]), trained_on]
@@ -252,6 +342,76 @@ def test_rows_that_are_trained_on_and_measured_on(tiny_phi3: Path, tmp_path: Pat
         if "rows of" in what
     ]
     assert warned == ["2 of the 3 rows of test are trained on as well"]
+
+
+def test_a_plan_looks_at_the_rows_that_a_training_measures_on(
+    tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training(tmp_path)
+    names = ("rows", "same")
+    job = {
+        "input_model": {"type": "HfModel", "model_path": str(tiny_phi3)},
+        "data_configs": [
+            {
+                "name": name,
+                "load_dataset_config": {"data_files": "rows.jsonl", "split": split},
+                "pre_process_data_config": {"text_template": TEMPLATE, "max_seq_len": 16},
+            }
+            for name, split in zip(names, ("train", "train[:3]"), strict=True)
+        ],
+        "passes": {
+            "lora": {"type": "LoRA", "train_data_config": "rows", "eval_data_config": "same"}
+        },
+        "engine": {"evaluate": "none"},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(job))
+    assert main(["plan", str(tmp_path / "config.json")]) == 0
+    assert "3 of the 3 rows of same are trained on as well" in capsys.readouterr().out
+
+
+def rows_of(folder: Path, name: str, rows: list[dict[str, Any]], **fields: Any) -> Dataset:
+    file = folder / f"{name}.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Dataset(
+        name=name,
+        load_dataset_config=LoadDataset(data_files=file),
+        pre_process_data_config=TextPreprocess(**fields),
+    )
+
+
+@pytest.mark.parametrize(
+    ("template", "both"),
+    [("{q} -> {a}", 1), ("Q: {q}", 2), ("{q} of {about}", 0)],
+)
+def test_the_same_row_in_other_words(
+    template: str, both: int, tiny_phi3: Path, tmp_path: Path
+) -> None:
+    """Of question, answer and a third: what both read, where one of them reads no more."""
+    rows = [{"q": f"row {n}", "a": "yes" if n % 2 else "no", "about": "x"} for n in range(9)]
+    trained_on = rows_of(tmp_path, "train", rows, text_template="### {q}: {a}")
+    others = [{**rows[3], "about": "y"}, {**rows[4], "a": "yes"}, {**rows[5], "q": "new"}]
+    measured = rows_of(tmp_path, "test", others, text_template=template)
+    found = list(lint(trained_on, tiny_phi3, tmp_path, [measured]))
+    warned = [what for _, what, _ in found if "trained on as well" in what]
+    assert warned == ([f"{both} of the 3 rows of test are trained on as well"] if both else [])
+
+
+def test_rows_that_are_held_out_and_there_twice(tiny_phi3: Path, tmp_path: Path) -> None:
+    rows = rows_of(tmp_path, "twins", [{"text": f"row {n // 2}"} for n in range(40)])
+    step = LoRA(train_data_config=rows, eval_dataset_size=2)
+    train, held_out = step.training_rows(), step.evaluation_rows()
+    assert train is not None
+    assert held_out is not None
+    (told,) = [
+        found
+        for found in lint(train, tiny_phi3, tmp_path, [held_out])
+        if "trained on as well" in found[1]
+    ]
+    assert told == (
+        "warning",
+        "2 of the 2 rows that are held out of twins are trained on as well",
+        "Leave out what is there twice.",
+    )
 
 
 def test_a_users_script_is_named_and_not_run(tiny_phi3: Path, tmp_path: Path) -> None:

@@ -109,6 +109,50 @@ def exported(
     return request.param, checkpoint, out
 
 
+def test_releases_before_0_14_know_its_class(exported: tuple[str, Path, Path]) -> None:
+    """They load none that is named TokenizersBackend (docs/deploy.md)."""
+    kind, checkpoint, out = exported
+    settings = json.loads((out / "tokenizer_config.json").read_text())
+    assert settings["tokenizer_class"] == KINDS[kind][1]
+    theirs, ours = (AutoTokenizer.from_pretrained(folder) for folder in (checkpoint, out))
+    assert type(ours) is type(theirs)
+    for text in TEXTS:
+        ids = theirs(text)["input_ids"]
+        assert ours(text)["input_ids"] == ids
+        assert ours.decode(ids) == theirs.decode(ids)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_legacy_is_as_it_was(legacy: bool, tmp_path: Path) -> None:
+    checkpoint = make("llama", tmp_path / "checkpoint", tokenizer="phi3")
+    file = checkpoint / "tokenizer_config.json"
+    published = json.loads(file.read_text()) | {"legacy": legacy, "add_bos_token": True}
+    file.write_text(json.dumps(published))
+    out = tmp_path / "out"
+    out.mkdir()
+    step = ExportGenAI(precision="fp32", target=Target(threads=1))
+    step.apply(Model("hf", checkpoint, ""), out, Job(tmp_path / "scratch", threads=1))
+    settings = json.loads((out / "tokenizer_config.json").read_text())
+    assert settings["legacy"] is legacy
+    assert settings["tokenizer_class"] == "LlamaTokenizer"
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "qwen2"])
+def test_a_setting_without_effect_in_training_has_none_when_deployed(
+    kind: str, tmp_path: Path
+) -> None:
+    """GPT2Tokenizer of transformers 5 puts nothing before a text, whatever add_bos_token says."""
+    checkpoint = make("llama", tmp_path / "checkpoint", tokenizer=kind)
+    file = checkpoint / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"add_bos_token": True}))
+    out = tmp_path / "out"
+    out.mkdir()
+    step = ExportGenAI(precision="fp32", target=Target(threads=1))
+    step.apply(Model("hf", checkpoint, ""), out, Job(tmp_path / "scratch", threads=1))
+    theirs, ours = AutoTokenizer.from_pretrained(checkpoint), open_tokenizer(out)
+    assert ours.encode("Hello").tolist() == theirs("Hello")["input_ids"]
+
+
 def test_texts_are_read_alike(exported: tuple[str, Path, Path]) -> None:
     kind, checkpoint, out = exported
     tokenizer, deployed = AutoTokenizer.from_pretrained(checkpoint), open_tokenizer(out)

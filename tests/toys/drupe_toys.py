@@ -148,6 +148,30 @@ class Length(Metric):
         (out / "score.json").write_text(json.dumps(score))
 
 
+class SlowLength(Length):
+    """Count the characters of all text files, and take one's time."""
+
+    seconds: float = 0.1
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        began = time.time()
+        end = time.monotonic() + self.seconds
+        while time.monotonic() < end:
+            job.progress("counting", end - time.monotonic(), self.seconds, "seconds")
+            time.sleep(0.05)
+        super().run(model, out, job)
+        score = json.loads((out / "score.json").read_text())
+        score |= {"began": began, "ended": time.time()}
+        (out / "score.json").write_text(json.dumps(score))
+
+
+class BrokenLength(Length):
+    """Fail."""
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        raise ValueError("no ruler")
+
+
 class Where(Pass):
     """Write down in which Python it runs, and a variable of its environment."""
 

@@ -119,6 +119,9 @@ def _run(verb: str, words: list[str]) -> int:
         if "--json" in words and verb != "run":  # which tells where its events are, too
             print(importlib.import_module("json").dumps(telling.failure(fault)))
     secrets = importlib.import_module("drupe.core.secrets")
-    print(secrets.redacted(f"drupe: {fault}"), file=sys.stderr)
+    told = str(fault)
+    if not told.startswith(("drupe: ", "drupe ")):  # what a verb says of itself begins so
+        told = f"drupe: {told}"
+    print(secrets.redacted(told), file=sys.stderr)
     code: int = fault.exit_code
     return code

@@ -15,6 +15,7 @@ from typing import Any
 
 from drupe.core.errors import Refused
 
+REMEDY = "Give the output folder of a run that ends with ModelBuilder"
 EXAMPLES = """\
   drupe chat models/phi3-emotion
   drupe chat models/phi3-emotion --prompt "A spider!" --choices joy,fear,anger
@@ -27,7 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt", metavar="TEXT", help="answer this and end")
     parser.add_argument("--choices", metavar="A,B,...", help="choose the likeliest of these")
     parser.add_argument("--raw", action="store_true", help="leave the chat template out")
-    parser.add_argument("--max-length", type=int, default=512, help="tokens, prompt included")
+    parser.add_argument(
+        "--max-length", metavar="N", type=int, default=512,
+        help="tokens, prompt included (512, unless said)",
+    )  # fmt: skip
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -91,12 +95,15 @@ def model_below(output: Path) -> Path:
     """
     if (output / "genai_config.json").is_file():
         return output
+    if not output.is_dir():
+        raise Refused(str(output), "is no folder that is there", f"{REMEDY}.")
+    what = "holds no model that can be talked to (no genai_config.json, no report.json naming one)"
+    remedy = f"{REMEDY}."
     with suppress(OSError, ValueError, KeyError, TypeError):  # a report, and of ours
         folder: Path = output / json.loads((output / "report.json").read_text())["model"]
         if (folder / "genai_config.json").is_file():
             return folder
-    raise Refused(
-        str(output),
-        "holds no model that can be talked to (no genai_config.json, no report.json naming one)",
-        "Give the output folder of a run that ends with ModelBuilder.",
-    )
+        if folder.is_dir():
+            what = "holds what a run made, and no model that can be talked to (no ONNX)"
+            remedy = f"Export it: drupe export {output} --precision int4 -o DIR"
+    raise Refused(str(output), what, remedy)

@@ -20,9 +20,9 @@ from drupe.core.cache import Result
 from drupe.core.errors import DrupeError, Refused
 from drupe.core.files import check_writable, remove_tree
 from drupe.core.secrets import redacted_values
-from drupe.engine import Listener
+from drupe.listener import Listener
 from drupe.outcome import Outcome
-from drupe.output import report
+from drupe.output import PAGE, output_folder, report
 from drupe.plan import Plan, Step
 from drupe.preflight.finding import Finding
 
@@ -42,7 +42,7 @@ class EventLog(Listener):
         self._asked_for = file is not None
         self._shown = shown
         self._opened: IO[bytes] | None = None
-        self._last_progress = 0.0
+        self._last_progress: dict[str, float] = {}
 
     @property
     def wrote(self) -> bool:
@@ -72,7 +72,7 @@ class EventLog(Listener):
 
     def started(self, step: Step) -> None:
         """Write that a step begins; its first progress is not held back."""
-        self._last_progress = 0.0
+        self._last_progress.pop(step.name, None)
         self._write("started", step=step.name)
         self._shown.started(step)
 
@@ -81,9 +81,11 @@ class EventLog(Listener):
         now = time.monotonic()
         if event["event"] in ("note", "warning"):
             self._write(step=step.name, **event)
-        elif event["event"] == "progress" and now - self._last_progress >= PROGRESS_SECONDS:
-            self._last_progress = now
-            self._write(step=step.name, **event)
+        elif event["event"] == "progress":
+            last = self._last_progress.get(step.name)
+            if last is None or now - last >= PROGRESS_SECONDS:
+                self._last_progress[step.name] = now
+                self._write(step=step.name, **event)
         self._shown.event(step, event)
 
     def finished(self, step: Step, result: Result) -> None:
@@ -118,7 +120,9 @@ class EventLog(Listener):
 
     def delivered(self, outcome: Outcome) -> None:
         """Write where the result lies."""
-        self._write("delivered", output=_path(outcome.path), seconds=round(outcome.seconds, 3))
+        page = str(output_folder(outcome.plan) / PAGE)
+        seconds = round(outcome.seconds, 3)
+        self._write("delivered", output=_path(outcome.path), page=page, seconds=seconds)
 
     def _open(self, file: Path) -> None:
         check_writable(file.parent, "--events")
@@ -155,6 +159,7 @@ def success(outcome: Outcome, events: Path | None) -> dict[str, Any]:
     return {
         **report(outcome),
         "output": _path(outcome.path),
+        "page": str(output_folder(outcome.plan) / PAGE),
         "seconds": round(outcome.seconds, 3),
         "events": _path(events),
         "exit": 0,

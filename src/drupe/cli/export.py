@@ -1,6 +1,7 @@
 """Export a model to ONNX for ONNX Runtime GenAI, and prove that it answers alike.
 
-Fields of ModelBuilder are options: --int4-block-size 64.
+Fields of ModelBuilder are options: --precision int4, --int4-block-size 64.
+`drupe passes ModelBuilder` lists them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ TAKES_FIELDS = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `drupe export`."""
-    add_single_arguments(parser)
+    add_single_arguments(parser, rows=False)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,8 @@
 
 Fields of the pass and of the data are options: --r 16, --max-steps 200.
 Rows are read by their columns (text; instruction and output; messages; ...), or
-as --text-template says. `drupe passes LoRA` lists what else there is to say.
+as --text-template says. `drupe passes LoRA` lists the fields of the pass,
+`drupe passes QLoRA` those of --method qlora.
 """
 
 from __future__ import annotations

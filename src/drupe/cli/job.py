@@ -14,7 +14,7 @@ def add_job_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the config's file and the options that change it."""
     parser.add_argument("file", nargs="?", metavar="FILE", help="the config")
     parser.add_argument("--config", "--run-config", dest="config", metavar="FILE", help="the same")
-    parser.add_argument("--system", metavar="local", help="run every step here")
+    parser.add_argument("--system", metavar="NAME", help="run every step there (local: here)")
     parser.add_argument("--target", metavar="cpu|cuda|dml|webgpu", help="make the model for this")
     parser.add_argument("-o", "--output", metavar="DIR", help="where the result goes")
     parser.add_argument(

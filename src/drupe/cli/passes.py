@@ -13,6 +13,7 @@ from rich.table import Table
 
 from drupe.catalog import PASSES
 from drupe.cli.fields import FieldWords, fields_of
+from drupe.config.json_schema import pass_schema
 
 EXAMPLES = """\
   drupe passes
@@ -22,9 +23,9 @@ EXAMPLES = """\
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `drupe passes`."""
-    parser.add_argument("name", nargs="?", help="a pass")
+    parser.add_argument("name", metavar="PASS", nargs="?", help="a pass")
     parser.add_argument(
-        "--json", action="store_true", help="print one JSON object, fields included"
+        "--json", action="store_true", help="print one JSON object, with a JSON Schema of each"
     )
 
 
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         return 0
     console = Console()
     if arguments.name is None:
-        table = Table("pass", "takes", "gives", "what it does", box=None)
+        table = Table("pass", "takes", "gives", "what it does", box=None, pad_edge=False)
         for name in PASSES.names():
             found = PASSES.find(name)
             line = (inspect.getdoc(found) or "").split("\n")[0]
@@ -67,13 +68,11 @@ def _table(fields: tuple[FieldWords, ...]) -> Table:
 
 
 def _described(name: str) -> dict[str, Any]:
-    """Return what there is to know of a pass as JSON values; its fields as a JSON schema."""
+    """Return what there is to know of a pass, with the JSON Schema of its entry in a config."""
     found = PASSES.find(name)
-    fields = found.model_json_schema().get("properties", {})
-    fields.pop("target", None)  # the engine fills it in
     return {
         "takes": list(found.takes),
         "gives": found.gives,
         "does": inspect.getdoc(found) or "",
-        "fields": fields,
+        "schema": pass_schema(name),
     }

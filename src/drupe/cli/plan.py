@@ -59,7 +59,7 @@ def show(workflow: Workflow, *, count: int = 0, as_json: bool = False) -> int:
     expected = estimates(planned)
     findings = examine(planned, expected)
     in_the_way = [*planned.blockers, *blockers_of(findings)]
-    shown = samples(planned, count) if count and not planned.blockers else {}
+    shown = samples(planned, count) if count and not in_the_way else {}
     if as_json:
         told = as_values(planned, expected, findings, warned, shown)
         print(json.dumps(redacted_values(told), indent=2, ensure_ascii=False))
@@ -146,9 +146,7 @@ def _cost(estimate: Estimate) -> tuple[str, str, str]:
 
 def _totals(planned: Plan, expected: Mapping[str, Estimate]) -> None:
     """Say where all runs, what it takes together, and where the numbers come from."""
-    host, measures = planned.workflow.host, planned.workflow.measures
-    apart = f"; metrics are measured on {measures.words}" if measures != host else ""
-    print(f"\nEach step runs on {host.words}{apart}; none are fused.")
+    print(f"\n{_where(planned)}.")
     known = [each for each in expected.values() if each.seconds is not None]
     if not known:
         return
@@ -156,13 +154,30 @@ def _totals(planned: Plan, expected: Mapping[str, Estimate]) -> None:
     peak = max(each.peak_bytes or 0 for each in known)
     disk = sum(each.output_bytes or 0 for each in known)
     unknown = len(expected) - len(known)
-    more = f", {unknown} of unknown cost (?)" if unknown else ""
     measured = sum(each.measured for each in known)
+    by_rule = len(known) - measured
+    sources = [
+        f"{measured} fitted to earlier runs on this machine" if measured else "",
+        f"{by_rule} by a rule of thumb (~)" if by_rule else "",
+        f"{unknown} of unknown cost (?)" if unknown else "",
+    ]
     print(
-        f"About {duration(seconds)}, {size(peak)} of memory at peak, {size(disk)} of disk. Of "
-        f"{len(expected)} estimates {measured} are fitted to earlier runs on this machine, "
-        f"{len(known) - measured} by a rule of thumb (~){more}."
+        f"About {duration(seconds)}, {size(peak)} of memory at peak, {size(disk)} of disk. "
+        f"The estimates: {', '.join(filter(None, sources))}."
     )
+
+
+def _where(planned: Plan) -> str:
+    """Say on which system each step runs."""
+    steps: dict[str, list[str]] = {}
+    for step in planned.steps:
+        steps.setdefault(step.system.words, []).append(step.name)
+    if len(steps) <= 1:
+        [words] = steps or {planned.workflow.host.words: []}
+        return f"Each step runs {words}"
+    most = max(steps, key=lambda words: len(steps[words]))
+    others = (f"{words}: {', '.join(names)}" for words, names in steps.items() if words != most)
+    return f"The steps run {most}, but {'; '.join(others)}"
 
 
 def _samples(name: str, found: list[dict[str, Any]]) -> None:
@@ -175,3 +190,5 @@ def _samples(name: str, found: list[dict[str, Any]]) -> None:
         told = zip(sample["ids"], sample["pieces"], sample["labels"], strict=True)
         shown = (f"{token}{piece!r}{'' if label != -100 else '-'}" for token, piece, label in told)
         print("  " + " ".join(shown))
+    if found:
+        print("\nToken by token: its number and its text; - behind it: read, and not learnt.")

@@ -1,4 +1,4 @@
-"""What a run looks like on a terminal: a line a finished step, one live line for the running one.
+"""What a run looks like on a terminal: a line a finished step, a live line for each running one.
 
 Without a terminal (a log, a pipe) the same is told in plain lines, at most one in ten seconds.
 """
@@ -8,17 +8,18 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
 from drupe.core.cache import Result
-from drupe.engine import Listener
+from drupe.listener import Listener
 from drupe.outcome import LEFT_OUT, Outcome
 from drupe.output import PAGE, output_folder
 from drupe.plan import Plan, Step
@@ -41,12 +42,8 @@ class Terminal(Listener):
         self._console = Console(highlight=False, soft_wrap=True, stderr=aside, force_terminal=plain)
         self._live: Live | None = None
         self._width = 0
-        self._started = 0.0
-        self._last_line = 0.0
-        self._progress: dict[str, Any] = {}
-        self._memory: dict[str, Any] = {}
+        self._running: dict[str, _Running] = {}
         self._severity = 1
-        self._first: tuple[float, float] | None = None
         self._said: set[str] = set()
 
     def __enter__(self) -> Terminal:
@@ -79,10 +76,9 @@ class Terminal(Listener):
 
     def started(self, step: Step) -> None:
         """Begin the live line of a step."""
-        self._started = self._last_line = time.monotonic()
-        self._progress, self._memory, self._first = {}, {}, None
+        self._running[step.name] = _Running(step.name)
         if self._live:
-            self._live.update(Spinner("dots", text=Text(f"{step.name}: starting")))
+            self._show_running()
         elif step.role == "pass":
             self._print(f"... {step.name}")
 
@@ -93,47 +89,27 @@ class Terminal(Listener):
                 self._said.add(event["text"])
                 self._note(f"{step.name}: {event['text']}", event["event"])
             return
-        if event["event"] == "memory":
-            self._memory = event
-        else:
-            self._progress = event
-        line = self._running(step)
+        running = self._running[step.name]
+        running.hear(event)
         if self._live:
-            self._live.update(Spinner("dots", text=Text(line, overflow="ellipsis", no_wrap=True)))
-        elif time.monotonic() - self._last_line >= PLAIN_SECONDS:
-            self._last_line = time.monotonic()
-            self._print(f"... {line}")
+            self._show_running()
+        elif running.is_due():
+            self._print(f"... {running.line()}")
 
-    def _running(self, step: Step) -> str:
-        """Return what a running step shows: what, how far, rate, time left, memory."""
-        parts = [step.name]
-        elapsed = time.monotonic() - self._started
-        told = self._progress
-        if told:
-            done, total = told["done"], told["total"]
-            amount = f"{told['what']} {_count(done, told)} of {_count(total, told)}"
-            parts.append(amount)
-            if self._first is None:
-                self._first = (done, elapsed)  # a resumed step does not begin at 0
-            done_here, seconds = done - self._first[0], elapsed - self._first[1]
-            if done_here > 0 and seconds > 1:
-                rate = done_here / seconds
-                unit = "" if told["unit"] == "bytes" else f" {told['unit']}"
-                shown = size(rate) if told["unit"] == "bytes" else f"{rate:.3g}"
-                parts += [f"{shown}{unit}/s", f"{duration((total - done) / rate)} left"]
-            if "loss" in told:
-                parts.append(f"loss {told['loss']:.3f}")
-        else:
-            parts.append(duration(elapsed))
-        if self._memory:
-            now, peak = self._memory["now"], self._memory["peak"]
-            parts.append(f"memory {size(now)}, at peak {size(peak)}")
-        return "  ".join(parts)
+    def _show_running(self) -> None:
+        """Show a live line for each running step, in the order in which they began."""
+        assert self._live
+        lines = [
+            Spinner("dots", text=Text(each.line(), overflow="ellipsis", no_wrap=True))
+            for each in self._running.values()
+        ]
+        self._live.update(Group(*lines))
 
     def finished(self, step: Step, result: Result) -> None:
         """Write the line of a finished step."""
+        self._running.pop(step.name, None)
         if self._live:
-            self._live.update("")
+            self._show_running()
         name = f"{step.name:<{self._width}}"
         if result.hit:
             self._print(f"= {name}  cached", style="dim")
@@ -166,9 +142,22 @@ class Terminal(Listener):
             self._print(f"\nIn {_short(outcome.path)}, after {duration(outcome.seconds)}.")
             self._print(f"Its card:  {_short(outcome.path / 'README.md')}")
         self._print(f"The report:  {_short(output_folder(outcome.plan) / PAGE)}")
-        if outcome.path is not None and _answers(outcome):
-            chat = f"{_program()} chat {_short(output_folder(outcome.plan))}"
+        if outcome.path is not None:
+            self._next(outcome)
+
+    def _next(self, outcome: Outcome) -> None:
+        """Say what can be done with the result by another command."""
+        kind, folder = outcome.final.kind, _short(output_folder(outcome.plan))
+        if _answers(outcome):
+            chat = f"{_program()} chat {folder}"
             self._print(f'Next:  {chat}\n       {chat} --prompt "..." --choices A,B')
+        elif (
+            kind == "hf-adapter" and Path(outcome.plan.workflow.file).resolve().parent == Path.cwd()
+        ):
+            # Elsewhere the base, relative to the config, would not be found by its name.
+            self._print(f"Next:  {_program()} merge {folder} -o merged")
+        elif kind == "hf":
+            self._print(f"Next:  {_program()} export {folder} --precision int4 -o int4")
 
     def _answered(self, outcome: Outcome) -> None:
         for score in outcome.scores.values():
@@ -185,6 +174,58 @@ class Terminal(Listener):
 
     def _print(self, text: str, style: str = "") -> None:
         self._console.print(text, style=style or None, markup=False)
+
+
+@dataclass
+class _Running:
+    """What is shown of a step that runs: what, how far, rate, time left, memory."""
+
+    name: str
+    _began: float = field(default_factory=time.monotonic)
+    _last_line: float = field(default_factory=time.monotonic)
+    _progress: dict[str, Any] = field(default_factory=dict)
+    _memory: dict[str, Any] = field(default_factory=dict)
+    _first: tuple[float, float] | None = None
+
+    def hear(self, event: dict[str, Any]) -> None:
+        if event["event"] == "memory":
+            self._memory = event
+        else:
+            self._progress = event
+
+    def is_due(self) -> bool:
+        """Return whether it is time for a plain line again; it counts as written then."""
+        if time.monotonic() - self._last_line < PLAIN_SECONDS:
+            return False
+        self._last_line = time.monotonic()
+        return True
+
+    def line(self) -> str:
+        if not self._progress and not self._memory:
+            return f"{self.name}: starting"
+        parts = [self.name]
+        elapsed = time.monotonic() - self._began
+        told = self._progress
+        if told:
+            done, total = told["done"], told["total"]
+            amount = f"{told['what']} {_count(done, told)} of {_count(total, told)}"
+            parts.append(amount)
+            if self._first is None:
+                self._first = (done, elapsed)  # a resumed step does not begin at 0
+            done_here, seconds = done - self._first[0], elapsed - self._first[1]
+            if done_here > 0 and seconds > 1:
+                rate = done_here / seconds
+                unit = "" if told["unit"] == "bytes" else f" {told['unit']}"
+                shown = size(rate) if told["unit"] == "bytes" else f"{rate:.3g}"
+                parts += [f"{shown}{unit}/s", f"{duration((total - done) / rate)} left"]
+            if "loss" in told:
+                parts.append(f"loss {told['loss']:.3f}")
+        else:
+            parts.append(duration(elapsed))
+        if self._memory:
+            now, peak = self._memory["now"], self._memory["peak"]
+            parts.append(f"memory {size(now)}, at peak {size(peak)}")
+        return "  ".join(parts)
 
 
 def _answers(outcome: Outcome) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from drupe.catalog import PASSES
 from drupe.cli.run import add_result_arguments, execute
 from drupe.config.load import load
+from drupe.config.overrides import COMMAND_LINE, field_of
 from drupe.config.schema import Workflow
 from drupe.core.dataset import Dataset, LoadDataset, TextPreprocess
 from drupe.core.declared import Declared
@@ -23,16 +24,25 @@ from drupe.core.errors import Refused
 DATA, EVALUATION = "data", "evaluation"
 FORMATS = {".csv": "csv", ".parquet": "parquet"}
 OPTION = "--"
-SOURCE = Path("the command line")  # what stands for a config's file in errors and reports
+# A shell hands on the two characters \n as they are; in a config they are the end of a line.
+OF_LINES = ("text_template", "input_template", "output_template", "joiner")
+SOURCE = Path(COMMAND_LINE)  # what stands for a config's file in errors and reports
 HELD_OUT = 0.1  # of the rows, to measure on, where no others are named
 
 
-def add_single_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the model, the data, the result; all other options are fields."""
+def add_single_arguments(parser: argparse.ArgumentParser, *, rows: bool = True) -> None:
+    """Declare the model, the data, the result; all other options are fields.
+
+    rows: whether the help names the data. Where the pass reads none they are understood all the
+    same, so that the refusal can say why.
+    """
     parser.add_argument("model", metavar="MODEL", help="folder, Hub name, or a run's output folder")
     parser.add_argument("--base", metavar="MODEL", help="of an adapter: the model it is for")
-    parser.add_argument("--data", metavar="FILE", help="rows to train on: JSON, CSV or Parquet")
-    parser.add_argument("--eval-data", metavar="FILE", help="rows to measure on")
+    for option, told in (
+        ("--data", "rows to train on: JSON, CSV or Parquet"),
+        ("--eval-data", "rows to measure on; else a tenth of --data"),
+    ):
+        parser.add_argument(option, metavar="FILE", help=told if rows else argparse.SUPPRESS)
     parser.add_argument("--target", metavar="cpu|cuda|dml|webgpu", help="make the model for this")
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the result there")
     parser.add_argument(
@@ -54,19 +64,25 @@ def single_job(arguments: argparse.Namespace, registered: str, name: str) -> Wor
     config = {
         "input_model": input_model(arguments.model, arguments.base),
         "data_configs": list(_data_configs(arguments)),
-        "passes": {name: {"type": registered, **_rows(schema, arguments)}},
+        "passes": {name: {"type": registered, **_rows(registered, schema, arguments)}},
         "engine": {"evaluate": "ends"},
     }
-    fields = [
-        f"{place_of(field, schema, name)}={value}" for field, value in fields_of(arguments.fields)
+    given = [
+        (option, place_of(field_of(option), schema, name), value)
+        for option, value in options_of(arguments.fields)
     ]
+    for option, place, _ in given:
+        if place.startswith("data_configs.") and arguments.data is None:
+            what = "is about the rows to train on, and none are named"
+            raise Refused(option, what, "Name them: --data FILE.")
     return load(
         SOURCE,
         target=arguments.target,
         output=arguments.output,
-        settings=[*fields, *arguments.settings],
+        settings=[*(f"{place}={value}" for _, place, value in given), *arguments.settings],
         strict=arguments.strict,
         text=json.dumps(config),
+        typed={place: option for option, place, _ in given},
     )
 
 
@@ -125,7 +141,7 @@ def _data_configs(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield {"name": name, "load_dataset_config": source}
 
 
-def _rows(schema: type[Declared], arguments: argparse.Namespace) -> dict[str, Any]:
+def _rows(registered: str, schema: type[Declared], arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the fields that name rows."""
     named = {"train_data_config": (DATA, arguments.data)}
     named["eval_data_config"] = (EVALUATION, arguments.eval_data)
@@ -133,7 +149,7 @@ def _rows(schema: type[Declared], arguments: argparse.Namespace) -> dict[str, An
     for field, (name, file) in named.items():
         if file is not None and field not in schema.model_fields:
             option = "--data" if name == DATA else "--eval-data"
-            raise Refused(option, f"{schema.__name__} reads no rows", "Leave it out.")
+            raise Refused(option, f"{registered} reads no rows", "Leave it out.")
         if file is not None:
             found[field] = name
     if arguments.data and not arguments.eval_data and "eval_dataset_size" in schema.model_fields:
@@ -141,8 +157,8 @@ def _rows(schema: type[Declared], arguments: argparse.Namespace) -> dict[str, An
     return found
 
 
-def fields_of(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield (name, value) of `--name value`, `--name=value`, `--name a b`, `--name` (true).
+def options_of(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield ("--name", value) of `--name value`, `--name=value`, `--name a b`, `--name` (true).
 
     Raises Refused for a word that stands behind no option.
     """
@@ -151,13 +167,16 @@ def fields_of(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         word = words[place]
         if not word.startswith(OPTION) or word == OPTION:
             raise Refused(f'"{word}"', "belongs to no option", "Write: --name value")
-        name, equals, value = word.removeprefix(OPTION).partition("=")
+        option, equals, value = word.partition("=")
         values = [value] if equals else []
         place += 1
         while not equals and place < len(words) and not words[place].startswith(OPTION):
             values.append(words[place])
             place += 1
-        yield name.replace("-", "_"), _value(values)
+        value = _value(values)
+        of_lines = field_of(option) in OF_LINES
+        plain = of_lines and not value.startswith('"')  # else it is JSON, with its own \n
+        yield option, value.replace("\\n", "\n") if plain else value
 
 
 def _value(values: Sequence[str]) -> str:

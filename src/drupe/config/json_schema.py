@@ -55,6 +55,38 @@ def json_schema() -> dict[str, Any]:
     return {**whole, **_object(properties, ["input_model"]), "$defs": shapes}
 
 
+def pass_schema(name: str) -> dict[str, Any]:
+    """Return the JSON Schema of one entry of `passes`: of the pass that is registered as `name`."""
+    found = PASSES.find(name)
+    _, definitions = models_json_schema([(found, "validation")], ref_template="#/$defs/{model}")
+    shapes = definitions["$defs"]
+    for shape in shapes.values():
+        _leave_out_what_is_filled_in(shape)
+    entry = _entry(name, found, shapes, named=False)
+    used = _referred(entry, shapes)
+    return {
+        "$schema": DIALECT,
+        **entry,
+        "$defs": {each: shape for each, shape in shapes.items() if each in used},
+    }
+
+
+def _referred(shape: Any, shapes: dict[str, Any]) -> set[str]:
+    """Return the names of `shapes` that a shape refers to, directly or through others."""
+    used: set[str] = set()
+    waiting = [shape]
+    while waiting:
+        match waiting.pop():
+            case {"$ref": str(reference)} if (name := reference.rpartition("/")[2]) not in used:
+                used.add(name)
+                waiting.append(shapes[name])
+            case dict(inner):
+                waiting.extend(inner.values())
+            case list(inner):
+                waiting.extend(inner)
+    return used
+
+
 def _classes(registry: Registry) -> dict[str, type[Operation]]:
     """Return what a config can name: a metric that compares two models is no such."""
     found = {name: registry.find(name) for name in registry.names()}
@@ -75,8 +107,7 @@ def _entry(
         for field, inner in shape.get("properties", {}).items()
     }
     fields = {"type": {"const": name}, **fields}
-    if named:
-        fields["name"] = {"type": "string"}
+    fields["name" if named else "host"] = {"type": "string"}
     described = _object(fields, ["type", *shape.get("required", [])])
     return {"description": shape.get("description", ""), **described}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from drupe.config.dialects.rule import maps
 from drupe.config.faults import Place
 from drupe.config.schema import EngineConfig
 from drupe.config.source import Items, Map
@@ -22,7 +23,8 @@ def lints(root: Map, engine: EngineConfig, systems: Systems, asked: str | None) 
     for key, value in root.items():
         if key not in ("systems", "azureml_client"):
             yield from placeholders(value, (key,))
-    used = {engine.host, engine.target} if asked is None else {asked}
+    hosts = {each["host"] for each in maps(root.get("passes")) if isinstance(each.get("host"), str)}
+    used = {engine.host, engine.target, *hosts} if asked is None else {asked}
     for name in [name for name in systems if name in used]:
         yield from placeholders(root["systems"][name], ("systems", name))
         for place, text in systems[name].lints():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from drupe.config.dialects import Note, upgrade
@@ -25,6 +25,7 @@ def load(
     *,
     strict: bool = False,
     text: str | None = None,
+    typed: Mapping[str, str] | None = None,
 ) -> Workflow:
     """Return the workflow that `file` describes.
 
@@ -33,10 +34,11 @@ def load(
     output: the folder for the result (relative to the current one) in place of the file's.
     settings: "passes.lora.r=16", in place of what the file says there; the value is JSON or text.
     strict: what would be a warning is a fault. text: what the file would say, if there is none.
+    typed: by which option a path in `settings` was set, where it was not --set.
     Raises ConfigError with all faults, Refused for a file that cannot be read.
     """
     settings = tuple(settings)
-    root, notes, faults = canonical(file, settings, text)
+    root, notes, faults = canonical(file, settings, text, typed)
     document = Document(root, file.resolve().parent)
     document.faults += faults
     workflow = Reader(document).workflow(file, system, target, output)
@@ -57,11 +59,14 @@ def load(
 
 
 def canonical(
-    file: Path, settings: Iterable[str] = (), text: str | None = None
+    file: Path,
+    settings: Iterable[str] = (),
+    text: str | None = None,
+    typed: Mapping[str, str] | None = None,
 ) -> tuple[Map, list[Note], list[Fault]]:
     """Return the config in our own words, what was read otherwise, and what cannot be read."""
     root = read(file, text)
-    laid_over, faults = overlay(settings)
+    laid_over, faults = overlay(settings, typed)
     refuse_secrets(file, root, laid_over)
     notes = upgrade(root, laid_over, lambda: faults.extend(lay_over(root, laid_over)))
     faults += [Fault(note.where, note.text, note.remedy) for note in notes if note.level == "fault"]

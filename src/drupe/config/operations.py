@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from drupe.catalog import METRICS, PASSES
@@ -11,10 +12,12 @@ from drupe.config.effects import idle_fields
 from drupe.config.faults import Place
 from drupe.config.schema import EngineConfig, NamedMetric, NamedPass, Said
 from drupe.config.source import Map, origin_of
+from drupe.config.target import Systems
 from drupe.core.dataset import Dataset
 from drupe.core.errors import Refused, nearest
 from drupe.core.operation import Metric, Operation, Pass
 from drupe.core.registry import Registry
+from drupe.core.system import NamedSystem
 from drupe.core.target import Target
 from drupe.data.columns import check_columns, check_files, check_template
 
@@ -53,15 +56,34 @@ class Operations:
                 self._checked[dataset.name] = dataset
         return found
 
-    def passes(self, target: Target) -> list[NamedPass]:
-        """Return the passes in their order."""
+    def passes(self, target: Target, systems: Systems, asked: str | None) -> list[NamedPass]:
+        """Return the passes in their order.
+
+        asked: the system that was asked for in place of all that the config names.
+        """
         found = []
         for name in self._document.at(("passes",)) or {}:
             place: Place = ("passes", name)
             step = self._operation(PASSES, place, target)
             if isinstance(step, Pass):
-                found.append(NamedPass(name, self._document.at((*place, "type")), step))
+                registered = self._document.at((*place, "type"))
+                own = self._host(place, systems) if asked is None else None
+                found.append(NamedPass(name, registered, step, own))
         return found
+
+    def _host(self, place: Place, systems: Systems) -> NamedSystem | None:
+        """Return the system that a pass names for itself."""
+        name = self._document.at((*place, "host"))
+        if name is None:
+            return None
+        if isinstance(name, str) and name in systems:
+            return NamedSystem(name, systems[name])
+        described = self._document.at(("systems",)) or {}
+        if not isinstance(name, str) or name not in described:  # else its own faults are told
+            what = f"names no system: {json.dumps(name)}{nearest(str(name), described)}"
+            remedy = f"Known: {', '.join(described) or 'none'}."
+            self._document.fault((*place, "host"), what, remedy)
+        return None
 
     def metrics(self, engine: EngineConfig, target: Target) -> list[NamedMetric]:
         """Return the metrics of the evaluator that the engine names; all of them are checked."""
@@ -106,7 +128,7 @@ class Operations:
         fields = {
             key: value
             for key, value in entry.items()
-            if key != "type" and not (key == "name" and place[0] == "evaluators")
+            if key not in ("type", "name" if place[0] == "evaluators" else "host")
         }
         if not self._resolve_data_configs(entry, fields, place):
             return None

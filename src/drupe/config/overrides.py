@@ -2,24 +2,31 @@
 
 The overlay is upgraded by the same rules, so a name may be Olive's or ours, nested or flat,
 whatever the file itself uses; what it says goes before what the file says.
+
+A verb of one step reads its options so too (`--learning-rate 1e-4`): its faults name the option.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from drupe.config.source import Items, Map, Origin, plain
 from drupe.core.errors import Fault, nearest
 
 # Sections whose entries have names that must be there: a misspelt one would make a new entry.
 NAMED = ("systems", "data_configs", "evaluators", "passes")
-OPTION = "--set"
+OPTION, COMMAND_LINE = "--set", "the command line"
 
 
-def overlay(settings: Iterable[str]) -> tuple[Map, list[Fault]]:
-    """Return the settings as one config, and the faults of those that are none."""
+def overlay(
+    settings: Iterable[str], typed: Mapping[str, str] | None = None
+) -> tuple[Map, list[Fault]]:
+    """Return the settings as one config, and the faults of those that are none.
+
+    typed: the option by which a path was set ("--learning-rate"), where it was not --set.
+    """
     root, faults = Map(Origin(OPTION, "")), []
     for setting in settings:
         path, equals, text = setting.partition("=")
@@ -28,15 +35,22 @@ def overlay(settings: Iterable[str]) -> tuple[Map, list[Fault]]:
             what = f'"{setting}" is not a path and a value'
             faults.append(Fault(OPTION, what, "Write: --set passes.lora.r=16"))
             continue
+        option = (typed or {}).get(path)
         owner = root
         for depth, step in enumerate(steps[:-1], 1):
             if not isinstance(owner.get(step), Map):
-                origin = Origin(OPTION, ".".join(steps[:depth]))
+                place = ".".join(steps[:depth])
+                origin = Origin(OPTION if option is None else COMMAND_LINE, place)
                 owner.put(step, Map(origin), origin)
             owner = owner[step]
-        origin = Origin(OPTION, path)
+        origin = Origin(OPTION, path) if option is None else Origin(option, field_of(option))
         owner.put(steps[-1], plain(_value(text), origin), origin)
     return root, faults
+
+
+def field_of(option: str) -> str:
+    """Return the name of the field that an option is: "--learning-rate" is learning_rate."""
+    return option.removeprefix("--").replace("-", "_")
 
 
 def _value(text: str) -> object:
@@ -60,7 +74,7 @@ def lay_over(root: Map, settings: Map) -> Iterator[Fault]:
                 continue
             origin = entries.drop(name)
             what = f'{origin.path} is not there: {section} has no "{name}"{nearest(name, known)}'
-            yield Fault(OPTION, what, f"Known: {', '.join(known) or 'none'}.")
+            yield Fault(origin.where, what, f"Known: {', '.join(known) or 'none'}.")
     yield from _merge(root, settings)
 
 
@@ -85,7 +99,7 @@ def _merge_items(items: Items, settings: Map) -> Iterator[Fault]:
         index = names.index(key) if key in names else int(key) if key.isdigit() else -1
         if not 0 <= index < len(items):
             what = f'{origin.path} is not there: the list has {len(items)} items, no "{key}"'
-            yield Fault(OPTION, what, "Name an item, or give its number from 0.")
+            yield Fault(origin.where, what, "Name an item, or give its number from 0.")
         elif isinstance(value, Map) and not value.whole and isinstance(items[index], Map):
             yield from _merge(items[index], value)
         else:

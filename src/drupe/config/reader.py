@@ -54,7 +54,7 @@ class Reader:
         }
         operations = Operations(document)
         chosen = self._target(engine, systems, system, target)
-        passes = operations.passes(chosen)
+        passes = operations.passes(chosen, systems, system)
         metrics = operations.metrics(engine, chosen)
         document.warn(lints(document.root, engine, systems, system))
         if document.faults or model is None:

@@ -141,11 +141,15 @@ class EngineConfig(Section):
 
 @dataclass(frozen=True)
 class NamedPass:
-    """An entry of `passes`: its name in the config, its registered type and its fields."""
+    """An entry of `passes`: its name in the config, its registered type and its fields.
+
+    host: where this pass runs; None: where all do.
+    """
 
     name: str
     type: str
     step: Pass
+    host: NamedSystem | None = None
 
 
 @dataclass(frozen=True)

@@ -77,9 +77,13 @@ def read(file: Path, text: str | None = None) -> Map:
     text: what is read in place of the file's content.
     Raises Refused when it cannot be read, ConfigError for faults of syntax and repeated keys.
     """
+    numbered = text is None  # lines that nobody wrote have no numbers
     text = _text(file) if text is None else text
     in_yaml = file.suffix.lower() in (".yaml", ".yml")
-    value, repeated = (parse_yaml if in_yaml else parse_json)(text, file)
+    if in_yaml:
+        value, repeated = parse_yaml(text, file)
+    else:
+        value, repeated = parse_json(text, file, numbered=numbered)
     faults = [
         Fault(origin.where, f"{origin.path} is there twice", "Keep one of them.")
         for origin in repeated
@@ -90,7 +94,7 @@ def read(file: Path, text: str | None = None) -> Map:
         what = "is not an object of names and values"
         remedy = "Begin it with a name." if in_yaml else "Begin it with {."
         raise syntax_fault(file, 1, None, what, remedy)
-    value.origin = Origin(f"{file.name}:1", "")
+    value.origin = Origin(f"{file.name}:1" if numbered else file.name, "")
     unusable = [
         Fault(origin.where, f"{origin.path} holds a character that no text has", "Write it anew.")
         for origin in _unusable_texts(value)
@@ -131,11 +135,14 @@ def _text(file: Path) -> str:
         raise Refused(str(file), f"cannot be read: {fault}", "A config is UTF-8 text.") from fault
 
 
-def parse_json(text: str, file: Path) -> tuple[Any, list[Origin]]:
-    """Return the value of a JSON text, and the origins of keys that are there twice."""
+def parse_json(text: str, file: Path, *, numbered: bool = True) -> tuple[Any, list[Origin]]:
+    """Return the value of a JSON text, and the origins of keys that are there twice.
+
+    numbered: whether an origin names the line.
+    """
     if not text.strip():
         raise syntax_fault(file, 1, None, "is empty", "Write the config as {...}.")
-    parser = _Parser(text, file.name)
+    parser = _Parser(text, file.name, numbered)
     try:
         json.loads(text)
         value, _ = parser.value(parser.start(0), "")
@@ -178,9 +185,10 @@ class _Parser:
 
     _space = re.compile(r"[ \t\r\n]*")
 
-    def __init__(self, text: str, name: str) -> None:
+    def __init__(self, text: str, name: str, numbered: bool) -> None:
         self._text = text
         self._name = name
+        self._numbered = numbered
         self._newlines = [match.start() for match in re.finditer("\n", text)]
         self._scalar = json.JSONDecoder().raw_decode
         self.repeated: list[Origin] = []
@@ -228,6 +236,8 @@ class _Parser:
         return self.start(position + 1) if self._text[position] == "," else position
 
     def _where(self, position: int) -> str:
+        if not self._numbered:
+            return self._name
         return f"{self._name}:{bisect.bisect_left(self._newlines, position) + 1}"
 
 

@@ -8,7 +8,7 @@ from drupe.catalog import SYSTEMS
 from drupe.config.schema import EngineConfig
 from drupe.core.errors import Refused, nearest
 from drupe.core.process import usable_cores
-from drupe.core.system import Accelerator, NamedSystem, System
+from drupe.core.system import HERE_NAME, Accelerator, NamedSystem, System
 from drupe.core.target import PROVIDERS, Target
 
 Systems = Mapping[str, System]
@@ -31,7 +31,7 @@ def measures(engine: EngineConfig, systems: Systems, asked: str | None) -> Named
 
 def _named_system(name: str | None, systems: Systems) -> NamedSystem:
     if name is None or name not in systems:
-        return NamedSystem("here", SYSTEMS.find("LocalSystem")())
+        return NamedSystem(HERE_NAME, SYSTEMS.find("LocalSystem")())
     return NamedSystem(name, systems[name])
 
 

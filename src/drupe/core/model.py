@@ -39,6 +39,12 @@ MODEL_FILES = (
 )
 MORE_TEMPLATES = "additional_chat_templates"
 HUB = "hub:"  # begins the address of a model on the Hub
+# What of them a tokenizer is: its files are copied as they are, never written anew. What
+# transformers 5 writes lacks settings of the original (`legacy` of a LlamaTokenizer).
+TOKENIZER_FILES = (
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
+    *("*.model", "*.spm", "*.tiktoken", "chat_template*"),
+)
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 
 
@@ -109,6 +115,16 @@ def model_files(folder: Path) -> list[Path]:
     found = [path for path in folder.iterdir() if _is_model_file(path.name)]
     found += (folder / MORE_TEMPLATES).glob("*.jinja")
     return sorted(path for path in found if path.is_file())
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Return those of `model_files` that are the tokenizer and its chat templates."""
+    return [path for path in model_files(folder) if _is_tokenizer_file(path)]
+
+
+def _is_tokenizer_file(path: Path) -> bool:
+    named = any(fnmatch.fnmatchcase(path.name, pattern) for pattern in TOKENIZER_FILES)
+    return named or path.parent.name == MORE_TEMPLATES
 
 
 def _is_model_file(name: str) -> bool:

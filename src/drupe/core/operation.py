@@ -66,13 +66,23 @@ class Operation(Declared):
             "operation": name,
             "version": self.version,
             "fields": self.key_form(digest),
-            "libraries": {library: environment.version(library) for library in self.libraries},
+            "libraries": {
+                library: environment.version(library) for library in self.deciding_libraries()
+            },
             "parents": list(parents),
         }
 
+    def deciding_libraries(self) -> tuple[str, ...]:
+        """Return the libraries whose versions decide the result, for the fields as they are."""
+        return self.libraries
+
+    def refusal_elsewhere(self) -> Refused | None:
+        """Return why the step cannot run on another machine, or None."""
+        return None
+
     def refusal_in(self, environment: Environment) -> Refused | None:
         """Return which of the deciding libraries are not where the step is to run, or None."""
-        missing = [name for name in self.libraries if environment.version(name) is None]
+        missing = [name for name in self.deciding_libraries() if environment.version(name) is None]
         if not missing:
             return None
         extra = f'pip install "drupe[{self.extra}]"' if self.extra else "Install them."
@@ -157,6 +167,10 @@ class Pass(Operation):
 
     def training_rows(self) -> Dataset | None:
         """Return the rows that it trains on, to be looked at before; None: it does not train."""
+        return None
+
+    def evaluation_rows(self) -> Dataset | None:
+        """Return the rows that it measures on while it trains; None: it measures on none."""
         return None
 
     def apply(self, model: Model, out: Path, job: Job) -> None:

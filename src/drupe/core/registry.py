@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from drupe.core.errors import Refused, nearest
@@ -51,7 +54,7 @@ class Registry:
 
     def _plug_ins(self) -> dict[str, importlib.metadata.EntryPoint]:
         found: dict[str, importlib.metadata.EntryPoint] = {}
-        for entry_point in importlib.metadata.entry_points(group=f"drupe.{self.group}"):
+        for entry_point in _entry_points(f"drupe.{self.group}", _places()):
             known = found.get(entry_point.name)
             if entry_point.name in self._built_in or (known and known.value != entry_point.value):
                 taken = "drupe itself" if known is None else known.value
@@ -62,6 +65,26 @@ class Registry:
                 )
             found[entry_point.name] = entry_point
         return found
+
+
+@functools.lru_cache(maxsize=16)
+def _entry_points(
+    group: str, places: tuple[tuple[str, int], ...]
+) -> tuple[importlib.metadata.EntryPoint, ...]:
+    """Return what is installed at `places`, read once: it opens a file of each distribution."""
+    return tuple(importlib.metadata.entry_points(group=group))
+
+
+def _places() -> tuple[tuple[str, int], ...]:
+    """Return where distributions lie, with the time at which one was last put there or removed."""
+    return tuple((place, _changed(place)) for place in sys.path)
+
+
+def _changed(place: str) -> int:
+    try:
+        return Path(place).stat().st_mtime_ns
+    except OSError:  # no such folder, or within an archive
+        return 0
 
 
 def _import(path: str) -> type[Any]:

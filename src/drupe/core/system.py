@@ -89,6 +89,9 @@ class System(Declared):
         yield from ()
 
 
+HERE_NAME = "here"  # this machine, where the config names no system
+
+
 @dataclass(frozen=True)
 class NamedSystem:
     """A system under its name in the config."""
@@ -98,5 +101,5 @@ class NamedSystem:
 
     @property
     def words(self) -> str:
-        """The name with the type: "aml (AzureML)"."""
-        return f"{self.name} ({self.system.type})"
+        """Where it is, with its type: "on aml (AzureML)", "here (LocalSystem)"."""
+        return f"{'' if self.name == HERE_NAME else 'on '}{self.name} ({self.system.type})"

@@ -25,6 +25,7 @@ from drupe.core.job import Job
 from drupe.data import strategies
 from drupe.data.row_form import RowForm, Segment
 from drupe.data.strategies import NO_LABEL, Row
+from drupe.data.vocabulary import without_embedding
 
 Sample = dict[str, list[int]]
 
@@ -161,12 +162,8 @@ def check_vocabulary(samples: Iterable[Sample], tokenizer: Any, size: int) -> No
     """Raise DrupeError where a sample has a token beyond a model's `size` embeddings."""
     token = max((max(sample["input_ids"]) for sample in samples), default=0)
     if token >= size:
-        raise DrupeError(
-            "tokenizer",
-            f'gives the data the token {token} ("{tokenizer.convert_ids_to_tokens(token)}"), but '
-            f"the model has embeddings for {size} tokens, 0 to {size - 1}",
-            "Take the model's own tokenizer, or remove the token that was added to it.",
-        )
+        written = tokenizer.convert_ids_to_tokens(token)
+        raise DrupeError("tokenizer", *without_embedding(token, written, size))
 
 
 def padding(tokenizer: Any, preprocess: TextPreprocess, length: int, size: int) -> Padding:

@@ -95,8 +95,10 @@ def part_of(rows: datasets.Dataset, part: Part, name: str) -> datasets.Dataset:
     if held_out >= count:
         raise DrupeError(
             name,
-            f"has {count} rows, of which {held_out} are to be held out: none is left to train on",
-            "Give more rows, or a smaller eval_dataset_size.",
+            f"has {count} row{'s' * (count != 1)}, of which {held_out} "
+            f"{'is' if held_out == 1 else 'are'} to be held out: none is left to train on",
+            "Give more rows, or a smaller eval_dataset_size; null (in drupe finetune: "
+            "--eval-dataset-size null) holds none out.",
         )
     drawn = set(random.Random(part.seed).sample(range(count), held_out))
     return rows.select(

@@ -25,6 +25,7 @@ from drupe.data import load
 from drupe.data.row_form import RowForm, Segment
 from drupe.data.strategies import longest
 from drupe.data.text_template import Text, parse
+from drupe.data.vocabulary import without_embedding
 
 # What marks turns and ends in the templates of the common families.
 MARKER = re.compile(
@@ -37,18 +38,21 @@ Found = tuple[str, str, str]  # level, what, remedy
 
 @dataclass(frozen=True)
 class Reading:
-    """How a model reads text: its tokenizer, its end of text, the markers of its own template."""
+    """How a model reads text: its tokenizer, its end of text, the markers of its own template.
+
+    embeddings: of how many tokens, as config.json says; None where it does not.
+    """
 
     tokenizer: Tokenizer
     end: int | None
     own_markers: frozenset[str]
+    embeddings: int | None
 
     @classmethod
     def of(cls, model: Path) -> Reading:
         """Return how the model in the folder `model` (with a tokenizer.json) reads."""
         tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
-        file = model / "tokenizer_config.json"
-        config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        config = _settings(model / "tokenizer_config.json")
         end = config.get("eos_token")
         end = end.get("content") if isinstance(end, dict) else end
         beside = model / "chat_template.jinja"
@@ -56,12 +60,24 @@ class Reading:
         template = template or json.dumps(config.get("chat_template") or "", ensure_ascii=False)
         special = {config.get("bos_token"), end}
         own = frozenset(marker for marker in MARKER.findall(template) if marker not in special)
-        return cls(tokenizer, None if end is None else tokenizer.token_to_id(end), own)
+        size = _settings(model / "config.json").get("vocab_size")
+        return cls(
+            tokenizer,
+            end=None if end is None else tokenizer.token_to_id(end),
+            own_markers=own,
+            embeddings=size if isinstance(size, int) else None,
+        )
 
     def ids(self, text: str, *, special: bool) -> list[int]:
         """Return the ids of `text`, with the tokenizer's own begin and end where `special`."""
         found: list[int] = self.tokenizer.encode(text, add_special_tokens=special).ids
         return found
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    """Return what a JSON file of the model says; nothing where it is not there."""
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return found
 
 
 def lint(
@@ -95,10 +111,11 @@ def lint(
         yield "note", f"is read as {form.name}, by its columns", ""
     examples = load.examples(dataset, rows, _chat_tokenizer(model, form))
     texts = _texts(examples)
-    yield from overlap(texts, dataset, others, model, scratch)
+    yield from overlap(Read(dataset, rows, form, texts), others, model, scratch)
     yield from end_of_text(texts, form, preprocess, reading)
     yield from answers_cut(examples, form, preprocess, reading)
     yield from samples_left(texts, form, preprocess, reading)
+    yield from without_embeddings(texts, form, preprocess, reading)
 
 
 def _chat_tokenizer(model: Path, form: RowForm) -> Any:
@@ -114,11 +131,25 @@ def _texts(examples: Iterable[Sequence[Segment]]) -> list[str]:
     return ["".join(segment.text for segment in example) for example in examples]
 
 
+@dataclass(frozen=True)
+class Read:
+    """The rows of a data config, as they are and as texts."""
+
+    dataset: Dataset
+    rows: Any
+    form: RowForm
+    texts: list[str]
+
+    def values(self, columns: Sequence[str]) -> list[str]:
+        """Return what each row has in these columns."""
+        return [json.dumps(row, default=str) for row in self.rows.select_columns(list(columns))]
+
+
 def overlap(
-    texts: list[str], dataset: Dataset, others: Sequence[Dataset], model: Path, scratch: Path
+    trained: Read, others: Sequence[Dataset], model: Path, scratch: Path
 ) -> Iterator[Found]:
     """Yield where rows that are measured on are trained on: memory would be measured."""
-    trained = set(texts)
+    dataset = trained.dataset
     for other in others:
         if other.model_copy(update={"name": dataset.name}) == dataset:
             continue  # no others are named, and the plan tells that
@@ -126,15 +157,31 @@ def overlap(
             continue
         rows = load.rows(other, scratch)
         form = load.form_of(other, rows)
-        found = _texts(load.examples(other, rows, _chat_tokenizer(model, form)))
-        both = sum(text in trained for text in found)
-        if both:
-            what = f"{both} of the {len(found)} rows of {other.name} are trained on as well"
-            yield (
-                "warning",
-                what,
-                f"Memory would be measured: take them out of {other.name}.",
-            )
+        texts = _texts(load.examples(other, rows, _chat_tokenizer(model, form)))
+        both = sum(_in_both(trained, Read(other, rows, form, texts)))
+        if both and other.part is not None:
+            what = f"{both} of the {len(texts)} rows that are held out of {other.name} are"
+            yield "warning", f"{what} trained on as well", "Leave out what is there twice."
+        elif both:
+            what = f"{both} of the {len(texts)} rows of {other.name} are trained on as well"
+            yield "warning", what, f"Memory would be measured: take them out of {other.name}."
+
+
+def _in_both(trained: Read, measured: Read) -> list[bool]:
+    """Return of each row that is measured on whether it is trained on.
+
+    It is where its text is; or, since two templates may word one row, where the columns are equal
+    that both read, if they are all that one of the two reads.
+    """
+    texts = set(trained.texts)
+    found = [text in texts for text in measured.texts]
+    ours, theirs = set(trained.form.columns), set(measured.form.columns)
+    shared = sorted(ours & theirs)
+    if shared and set(shared) in (ours, theirs):
+        values = set(trained.values(shared))
+        pairs = zip(found, measured.values(shared), strict=True)
+        found = [same or value in values for same, value in pairs]
+    return found
 
 
 def answers_cut(
@@ -221,15 +268,43 @@ def samples_left(
         yield "blocker", f"{len(texts)} rows have {tokens} tokens together", "Look at the data."
 
 
+def without_embeddings(
+    texts: list[str], form: RowForm, preprocess: TextPreprocess, reading: Reading
+) -> Iterator[Found]:
+    """Yield where a row has a token beyond the model's embeddings, or a prompt could have one."""
+    size = reading.embeddings
+    last = max(reading.tokenizer.get_vocab().values(), default=0)
+    if size is None or last < size:
+        return
+    most = None if preprocess.joins else longest(form, preprocess)
+    found = max(
+        (max(ids[:most], default=0) for ids in _rows(texts, preprocess, reading)), default=0
+    )
+    if found >= size:
+        written = str(reading.tokenizer.id_to_token(found))
+        what, remedy = without_embedding(found, written, size)
+        yield "blocker", f"tokenizer: {what}", remedy
+    else:
+        written = str(reading.tokenizer.id_to_token(last))
+        what = f'the tokenizer goes up to {last} ("{written}"), the model has embeddings for {size}'
+        yield "note", what, "No row has such a token; let no prompt have one."
+
+
 def _lengths(texts: list[str], preprocess: TextPreprocess, reading: Reading) -> Iterator[int]:
     """Yield the tokens of each row, its end of text counted."""
+    for ids in _rows(texts, preprocess, reading):
+        yield len(ids)
+
+
+def _rows(texts: list[str], preprocess: TextPreprocess, reading: Reading) -> Iterator[list[int]]:
+    """Yield the ids of each row, with its end of text."""
     special = preprocess.add_special_tokens
     puts_end = special and reading.ids("a", special=True)[-1:] == [reading.end]
-    ending = int(special and reading.end is not None and not puts_end)
+    ending = [reading.end] if special and reading.end is not None and not puts_end else []
     for start in range(0, len(texts), BATCH):
         batch = texts[start : start + BATCH]
         for encoded in reading.tokenizer.encode_batch(batch, add_special_tokens=special):
-            yield len(encoded.ids) + ending
+            yield [*encoded.ids, *ending]
 
 
 def main() -> None:

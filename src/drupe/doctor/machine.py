@@ -15,8 +15,8 @@ from drupe.doctor.finding import Finding, looking_at
 from drupe.doctor.processor import instruction_sets
 
 OLDEST_PYTHON = (3, 11)
-LITTLE_DISK = 5 * 2**30
-GIB = 2**30
+GB = 10**9  # decimal, as everywhere else in what drupe tells
+LITTLE_DISK = 5 * GB
 
 
 def machine(cache: Path) -> Iterator[Finding]:
@@ -57,17 +57,17 @@ def memory(total: int, free: int) -> Finding:
     """Tell the memory of the machine or of its container."""
     if not total:
         return Finding("memory", "note", "the system does not tell how much there is")
-    told = f"{free / GIB:.1f} GiB free of " if free else ""
-    return Finding("memory", "fine", f"{told}{total / GIB:.1f} GiB")
+    told = f"{free / GB:.1f} GB free of " if free else ""
+    return Finding("memory", "fine", f"{told}{total / GB:.1f} GB")
 
 
 def disk(subject: str, folder: Path) -> Finding:
     """Tell the room on the disk on which `folder` is, or will be."""
     there = next(place for place in (folder, *folder.resolve().parents) if place.exists())
     free = shutil.disk_usage(there).free
-    found = f"{free / GIB:.1f} GiB free at {folder}"
+    found = f"{free / GB:.1f} GB free at {folder}"
     if free < LITTLE_DISK:
-        remedy = "Make room: a model of 4 billion parameters passes through with 30 GiB."
+        remedy = "Make room: a model of 4 billion parameters passes through with 30 GB."
         return Finding(subject, "note", found, remedy)
     return Finding(subject, "fine", found)
 

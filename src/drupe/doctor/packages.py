@@ -56,11 +56,25 @@ def _extra(extra: str, requirements: list[Requirement]) -> Finding:
     unfit = _unfit(requirements)
     if absent:
         found = f"not installed: {', '.join(absent)} absent"
+        rivals = _rivals(absent)
+        if rivals:  # installed as the remedy says, it would overwrite what works
+            remedy = f"In an environment without {' and '.join(rivals)}: {remedy}"
         return Finding(subject, "note", "; ".join([found, *unfit]), remedy)
     if unfit:
         return Finding(subject, "broken", ", ".join(unfit), remedy.replace("install", "install -U"))
     versions = ", ".join(f"{each.name} {version(each.name)}" for each in requirements)
     return Finding(subject, "fine", versions)
+
+
+def _rivals(names: list[str]) -> list[str]:
+    """Return what is installed and would be overwritten if `names` were installed too."""
+    families = [members for members in FAMILIES.values() if set(members) & set(names)]
+    return [
+        member
+        for members in families
+        for member in members
+        if member not in names and installed_version(member) is not None
+    ]
 
 
 def _families() -> Iterator[Finding]:

@@ -37,6 +37,13 @@ PROBE_TOKENS = 4
 # What generation_config.json may say, GenAI's search knows, and the builder (0.18) does not carry
 # over: it takes the sampling settings and the special tokens alone.
 CARRIED_SETTINGS = ("repetition_penalty", "no_repeat_ngram_size", "length_penalty")
+# A class that transformers 5 writes, by the name that both it and onnxruntime-genai before 0.14
+# read alike.
+CLASSIC_CLASSES = {"TokenizersBackend": "PreTrainedTokenizerFast"}
+# What transformers 5 leaves out as it writes a tokenizer, although another version of it reads
+# otherwise without. Not `add_bos_token`: transformers 5 takes no heed of it in some classes, so
+# that GenAI, which does, would read otherwise than the model was trained.
+CARRIED_TOKENIZER_SETTINGS = ("legacy",)
 
 
 def export(step: ExportGenAI, model: Model, out: Path, job: Job) -> None:
@@ -52,6 +59,7 @@ def export(step: ExportGenAI, model: Model, out: Path, job: Job) -> None:
     _run_builder(_arguments(step, model, out, cache), architecture)
     shutil.rmtree(cache, ignore_errors=True)
     graph = _finish_settings(step, model.path, out)
+    _finish_tokenizer(model.path, out)
     _check_no_path_left(out, (model.path, out, job.scratch))
     job.facts["size_bytes"] = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     _check_result(step, graph, out, job)
@@ -163,10 +171,25 @@ def _finish_settings(step: ExportGenAI, checkpoint: Path, out: Path) -> Path:
     for name in (graph.name, "tokenizer.json"):
         if not (out / name).is_file():
             raise _incomplete(name)
+    return graph
+
+
+def _finish_tokenizer(checkpoint: Path, out: Path) -> None:
+    """Have the tokenizer read by older runtimes too, with the settings that it came with."""
+    theirs, ours = checkpoint / "tokenizer_config.json", out / "tokenizer_config.json"
+    if not ours.is_file():
+        raise _incomplete(ours.name)
+    settings: dict[str, Any] = json.loads(ours.read_text(encoding="utf-8"))
+    named = str(settings["tokenizer_class"])
+    settings["tokenizer_class"] = CLASSIC_CLASSES.get(named, named)
+    published = json.loads(theirs.read_text(encoding="utf-8")) if theirs.is_file() else {}
+    for name in CARRIED_TOKENIZER_SETTINGS:
+        if name in published:
+            settings.setdefault(name, published[name])
+    ours.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     if (checkpoint / "chat_template.jinja").is_file():
         # transformers writes it too; a template that it did not read would be lost in silence.
         shutil.copyfile(checkpoint / "chat_template.jinja", out / "chat_template.jinja")
-    return graph
 
 
 def _incomplete(name: str) -> DrupeError:

@@ -62,9 +62,10 @@ def builder_is_known() -> bool:
 
 
 class ExportGenAI(Pass):
-    """Write the ONNX folder that ONNX Runtime GenAI loads (Olive's name: ModelBuilder)."""
+    """Write the ONNX folder that ONNX Runtime GenAI loads."""
 
     takes, gives = ("hf",), "onnx-genai"
+    version = 2
     libraries = ("onnxruntime-genai", "onnxruntime", "onnx-ir", "transformers", "torch")
     extra = "cpu"
     preload = EXPORT_PRELOAD

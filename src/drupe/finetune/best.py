@@ -1,6 +1,7 @@
 """The best adapter so far, and when to stop looking for a better one.
 
-The lowest loss on the evaluation rows decides. The best adapter lies in the step's scratch folder,
+The lowest loss on the evaluation rows decides what is kept; the threshold is about stopping
+alone. The best adapter lies in the step's scratch folder,
 so that a training that was killed knows it when it goes on; how long ago it was is read from the
 Trainer's own history, which its checkpoints hold.  Heavy file: the worker imports it.
 """
@@ -45,7 +46,7 @@ class Best(transformers.TrainerCallback):  # type: ignore[misc]
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         """Keep the adapter if it is the best; ask for the end if there was none for long."""
-        step, since = best_of(state.log_history, self._threshold)
+        step, _ = best_of(state.log_history)
         measured = dict(_losses(state.log_history))
         self._best = (step, measured[step])
         if self._keeps and step == state.global_step:
@@ -55,12 +56,14 @@ class Best(transformers.TrainerCallback):  # type: ignore[misc]
             half = self._folder / ".best-half"
             save_file(get_peft_model_state_dict(more["model"]), half)
             half.replace(self._folder / FILE.format(step=step))
+        counted, since = best_of(state.log_history, self._threshold)
         if self._patience is not None and since >= self._patience:
             self._job.note(
                 f"Stopped at step {state.global_step}: no lower loss on the evaluation rows in "
-                f"{since} measurements since step {step}."
+                f"{since} measurements since step {counted}."
             )
             control.should_training_stop = True
+            control.should_save = False  # there is nothing to go on to
 
     def finish(self, adapted: PeftModel) -> None:
         """Take the best adapter in place of the last one; tell which it is."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,13 +26,14 @@ from drupe.core.dataset import Dataset
 from drupe.core.errors import DrupeError
 from drupe.core.files import write_atomic
 from drupe.core.job import Job
-from drupe.core.model import Model
+from drupe.core.model import Model, tokenizer_files
 from drupe.data import corpus, load
 from drupe.data.strategies import longest
+from drupe.finetune import trackers
 from drupe.finetune.best import Best
 from drupe.finetune.passes import DoRA, LoftQ, LoRA, QLoRA
 from drupe.finetune.target_modules import ALL_LINEAR, missing_module
-from drupe.finetune.training_args import TrainingArgs
+from drupe.finetune.training_args import BITSANDBYTES_OPTIMIZERS, TrainingArgs
 from drupe.finetune.training_checkpoints import Checkpoints, last_whole_checkpoint
 
 WHERE = "LoRA"
@@ -60,6 +61,9 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     train_data, eval_data = cut_to_context(step, model, job)
     trains, most = samples_of(train_data, tokenizer, job)
     evals, _ = samples_of(eval_data, tokenizer, job) if eval_data else ([], 0)
+    if train_data.pre_process_data_config.chat_template is not None:
+        # The tuned model is asked as it was taught: the template goes on with its tokenizer.
+        tokenizer.chat_template = train_data.pre_process_data_config.chat_template
     adapted, quantized = _adapted(step, model, dtype, job)
     vocabulary = adapted.get_input_embeddings().weight.shape[0]
     corpus.check_vocabulary([*trains, *evals], tokenizer, vocabulary)
@@ -74,7 +78,7 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     }
     checkpoints = job.scratch / "checkpoints"
     best = Best.of(step.training_args, job)
-    tell_trackers(step.training_args)
+    trackers.begin(step.training_args)
     trainer = transformers.Trainer(
         model=adapted,
         args=training_arguments(step, checkpoints, dtype, evaluates=bool(evals)),
@@ -95,6 +99,7 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     last = last_whole_checkpoint(checkpoints)
     job.facts["resumed_from"] = int(last.name.rpartition("-")[2]) if last else None
     trainer.train(resume_from_checkpoint=str(last) if last else None)
+    trackers.end(step.training_args)
     history = trainer.state.log_history
     if best is not None:
         best.finish(adapted)
@@ -102,7 +107,7 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     job.facts["eval_losses"] = _points(history, "eval_loss")
     _check_learned(adapted, step.training_args)
     _check_losses([loss for _, loss in job.facts["losses"]], job)
-    _save(adapted, tokenizer, model, out)
+    _save(adapted, model, out)
     if quantized is not None:
         quantized.write(out)
 
@@ -260,6 +265,12 @@ def training_arguments(
     else:
         fields["save_strategy"] = "no"  # Checkpoints asks for one now and then
     on_gpu = torch.cuda.is_available()
+    if fields["optim"] in BITSANDBYTES_OPTIMIZERS and not on_gpu:  # what the key says is what runs
+        raise DrupeError(
+            f"{WHERE}.training_args.optim",
+            f'is "{fields["optim"]}", which needs a GPU, and torch finds none',
+            'Write "auto", or look at what `drupe doctor` says of the machine.',
+        )
     return transformers.TrainingArguments(
         **fields,
         output_dir=str(folder),
@@ -275,14 +286,6 @@ def training_arguments(
         logging_nan_inf_filter=False,  # it would put the mean in the place of a broken loss
         disable_tqdm=True,
     )
-
-
-def tell_trackers(arguments: TrainingArgs) -> None:
-    """Say by their own variables where tensorboard and mlflow write: no argument does."""
-    if arguments.logging_dir is not None:
-        folder = arguments.logging_dir.absolute()
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder)
-        os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
 
 
 def _tell_about_lengths(step: LoRA, samples: int, *, has_evals: bool, job: Job) -> None:
@@ -371,10 +374,16 @@ def _check_losses(losses: Sequence[float], job: Job) -> None:
         job.warn(f"The adapter has learnt nothing of use: {told}.")
 
 
-def _save(adapted: PeftModel, tokenizer: Any, model: Model, out: Path) -> None:
-    """Write adapter and tokenizer: nothing that names this machine, nothing that varies."""
+def _save(adapted: PeftModel, model: Model, out: Path) -> None:
+    """Write adapter and tokenizer: nothing that names this machine, nothing that varies.
+
+    The tokenizer is the model's own, file by file: training adds nothing to it.
+    """
     adapted.save_pretrained(out, save_embedding_layers=False)
-    tokenizer.save_pretrained(out)
+    for file in tokenizer_files(model.path):
+        copied = out / file.relative_to(model.path)
+        copied.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, copied)
     (out / "README.md").unlink(missing_ok=True)  # PEFT's model card, empty but for a path
     file = out / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))

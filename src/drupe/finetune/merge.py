@@ -25,7 +25,7 @@ from drupe.checkpoint.tensors import DTYPES, Checkpoint, open_checkpoint, tensor
 from drupe.checkpoint.writer import CheckpointWriter
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
-from drupe.core.model import Model, model_files
+from drupe.core.model import Model, model_files, tokenizer_files
 from drupe.finetune.adapter_config import (
     WHERE,
     check_base,
@@ -43,11 +43,6 @@ BLOCK_ELEMENTS = 2**20
 
 KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
 MAGNITUDE = "base_model.model.{}.lora_magnitude_vector"
-
-TOKENIZER_FILES = (
-    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
-    *("spiece.model", "*.tiktoken", "chat_template*", "additional_chat_templates/*.jinja"),
-)
 
 
 @dataclass(frozen=True)
@@ -348,11 +343,7 @@ def _merged_parts(
 def _copy_other_files(base: Path, adapter: Path, out: Path) -> None:
     """Copy what a model is besides its weights; the tokenizer that was trained with wins."""
     besides = [(base, file) for file in model_files(base) if not _holds_weights(file)]
-    trained = [
-        (adapter, file)
-        for file in model_files(adapter)
-        if any(file.match(pattern) for pattern in TOKENIZER_FILES)
-    ]
+    trained = [(adapter, file) for file in tokenizer_files(adapter)]
     for folder, file in [*besides, *trained]:
         copied = out / file.relative_to(folder)
         copied.parent.mkdir(exist_ok=True)

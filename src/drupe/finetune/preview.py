@@ -1,12 +1,15 @@
-"""Show samples as LoRA would train on them.
+"""Show samples as LoRA and its kin would train on them.
 
-    python -m drupe.finetune.preview < {"fields": ..., "model": ..., "count": 3} > [sample, ...]
+    python -m drupe.finetune.preview < {"pass": "module:Class", "fields": ..., "model": ...,
+                                        "count": 3}
+    > {"samples": [sample, ...]}, or {"fault": [where, what, remedy]} where the data give none
 
 A program of its own, since it imports transformers; it runs the very code that training runs.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import tempfile
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.checkpoint.load import load_tokenizer
+from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.finetune.lora import cut_to_context, samples_of
@@ -39,10 +43,17 @@ def preview(step: LoRA, model: Model, count: int, scratch: Path) -> list[dict[st
 def main() -> None:
     """Read what to show from standard input, write the samples to standard output."""
     asked: dict[str, Any] = json.load(sys.stdin)
-    step = LoRA.model_validate_json(json.dumps(asked["fields"]))
+    module, _, name = asked["pass"].partition(":")
+    schema: type[LoRA] = getattr(importlib.import_module(module), name)
+    step = schema.model_validate_json(json.dumps(asked["fields"]))
+    model = Model.from_json(asked["model"])
+    told: dict[str, Any]
     with tempfile.TemporaryDirectory(prefix="drupe-preview-") as scratch:
-        found = preview(step, Model.from_json(asked["model"]), asked["count"], Path(scratch))
-    json.dump(found, sys.stdout)
+        try:
+            told = {"samples": preview(step, model, asked["count"], Path(scratch))}
+        except DrupeError as fault:
+            told = {"fault": [fault.where, fault.what, fault.remedy]}
+    json.dump(told, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -28,10 +28,14 @@ class Checkpoints(transformers.TrainerCallback):  # type: ignore[misc]
         self._last = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask for a checkpoint when the last one is old (and the end is not here anyway)."""
+        """Ask for a checkpoint when the last one is old; for none at the end.
+
+        Going on from the end would train no step, and measure no loss that decides the best.
+        """
         waited = time.monotonic() - self._last
-        is_last = state.global_step >= state.max_steps
-        if self._by_time and waited >= SECONDS_BETWEEN_CHECKPOINTS and not is_last:
+        if state.global_step >= state.max_steps:
+            control.should_save = False
+        elif self._by_time and waited >= SECONDS_BETWEEN_CHECKPOINTS:
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:

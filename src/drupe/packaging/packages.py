@@ -1,6 +1,6 @@
 """`engine.packaging_config`: the delivered model once more, as a zip, for an image, for MLflow.
 
-    OUTPUT/NAME.zip   model/... (or mlflow_model/...), report.json, config.lock.json,
+    OUTPUT/NAME.zip   model/... (or mlflow_model/...), report.html, report.json, config.lock.json,
                       requirements.txt, app.py
     OUTPUT/NAME/      Dockerfile, requirements.txt, app.py, model/...
     OUTPUT/NAME/      MLmodel, conda.yaml, ..., data/model/...
@@ -36,7 +36,7 @@ from drupe.plan import Plan
 FORMAT = 1
 MARK = "drupe-package.json"
 CARD = "README.md"
-RECORDS = ("report.json", "config.lock.json")
+RECORDS = ("report.html", "report.json", "config.lock.json")
 FIELD = "engine.packaging_config"
 APPS = {"onnx-genai": "app_genai.py", "hf": "app_transformers.py"}
 MADE = {

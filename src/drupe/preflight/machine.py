@@ -29,7 +29,9 @@ def machine(planned: Plan, estimates: Mapping[str, Estimate]) -> Iterator[Findin
     if _there(cache).stat().st_dev != _there(output).stat().st_dev:  # else it is linked
         copies += 1
     yield from disk("engine.output_dir", output, copies * one, _free_bytes(output))
-    yield from memory(estimates, free_memory_bytes(), total_memory_bytes())
+    here = {step.name for step in planned.steps if not step.system.system.elsewhere}
+    ours = {name: each for name, each in estimates.items() if name in here}
+    yield from memory(ours, free_memory_bytes(), total_memory_bytes())
 
 
 def disk(where: str, folder: Path, needed: int, free: int) -> Iterator[Finding]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from drupe.core.dataset import Dataset
+from drupe.core.errors import Refused
 from drupe.core.operation import Pass
 from drupe.core.resource import Remote
 from drupe.plan import Plan, Step
@@ -40,18 +41,24 @@ def samples(planned: Plan, count: int) -> dict[str, list[dict[str, Any]]]:
     """Return the first samples of each pass that trains, by its name, as it would see them.
 
     A sample has `text`, `pieces` (one a token), `ids`, `labels` (-100: not learnt from) and, where
-    the model is given one, `attention_mask`. Raises DrupeError for data that give none.
+    the model is given one, `attention_mask`. Raises Refused for data that give none.
     """
     source = planned.source.model
     found = {}
     for step in planned.steps:
         if isinstance(step.operation, Pass) and step.operation.preview:
+            schema = type(step.operation)
             asked = {
+                "pass": f"{schema.__module__}:{schema.__qualname__}",
                 "fields": json.loads(step.operation.model_dump_json()),
                 "model": (source.base or source).to_json(),
                 "count": count,
             }
-            found[step.name] = _asked(step.operation.preview, asked)
+            told = _asked(step.operation.preview, asked)
+            if "fault" in told:
+                where, what, remedy = told["fault"]
+                raise Refused(f"{step.name}, {where}", what, remedy)
+            found[step.name] = told["samples"]
     return found
 
 
@@ -61,7 +68,7 @@ def _look(planned: Plan, step: Step, rows: Dataset) -> Iterator[Finding]:
     asked = {
         "dataset": _json(rows),
         "model": str(model),
-        "others": [_json(other) for other in _measured_on(planned)],
+        "others": [_json(other) for other in _measured_on(planned, step)],
     }
     where = f"{step.name} ({rows.name})"
     try:
@@ -77,9 +84,10 @@ def _json(dataset: Dataset) -> Any:
     return json.loads(dataset.model_dump_json())
 
 
-def _measured_on(planned: Plan) -> list[Dataset]:
-    """Return the data that the metrics read, each once."""
-    found = []
+def _measured_on(planned: Plan, trains: Step) -> list[Dataset]:
+    """Return the data that a training and the metrics measure on, each once."""
+    own = trains.operation.evaluation_rows() if isinstance(trains.operation, Pass) else None
+    found = [] if own is None else [own]
     for step in planned.steps:
         data = getattr(step.operation, "data_config", None)
         if step.role == "metric" and isinstance(data, Dataset) and data not in found:

@@ -27,7 +27,7 @@ from drupe.report.charts import (
 from drupe.report.markup import Markup, element, together
 from drupe.report.proofs import figures, sentences, standing
 from drupe.report.verdict import meaning, verdict
-from drupe.report.words import duration, score_text, size
+from drupe.report.words import duration, machine, score_text, size
 
 STYLE = Path(__file__).with_name("page.css")
 GENERATOR = '<meta name="generator" content="drupe'
@@ -348,7 +348,13 @@ def _provenance(outcome: Outcome, report: dict[str, Any]) -> Markup:
     ]
     digests = [(stage.name, stage.model.digest) for stage in outcome.stages]
     keys = [(step.name, step.key) for step in planned.steps]
-    folded = (("Libraries", libraries), ("Digests", digests), ("Keys of the steps", keys))
+    machines = [(stage.name, machine(stage.machine)) for stage in outcome.stages if stage.machine]
+    folded = (
+        ("Libraries", libraries),
+        ("Machines", machines),
+        ("Digests", digests),
+        ("Keys of the steps", keys),
+    )
     parts = [
         element(
             "details",

@@ -48,11 +48,12 @@ def _quality(outcome: Outcome, first: Stage, last: Stage) -> str:
     if before is None or before.value is None or after.value is None:
         return ""
     rows = f" on {after.count} rows" if after.metric == "accuracy" else ""
-    if after.metric == "accuracy":
-        moved = f"from {percent(before.value)} to {percent(after.value)}"
-    else:
-        moved = f"from {before.value:.3g} to {after.value:.3g}"
-    return f"{metric.capitalize()}{rows} went {moved}{_flips(outcome, metric, last)}. "
+    one, other = (
+        percent(value) if after.metric == "accuracy" else f"{value:.3g}"
+        for value in (before.value, after.value)
+    )
+    moved = f"stayed at {one}" if one == other else f"went from {one} to {other}"
+    return f"{metric.capitalize()}{rows} {moved}{_flips(outcome, metric, last)}. "
 
 
 def flips(outcome: Outcome, metric: str) -> tuple[int, int] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from drupe.outcome import Score
 
 
@@ -42,3 +44,12 @@ def score_text(score: Score | None) -> str:
     if score.low is None or score.high is None:
         return text
     return f"{text} ({scale * score.low:{form}}-{scale * score.high:{form}})"
+
+
+def machine(described: dict[str, Any]) -> str:
+    """Return the class of a machine (see `core.machine`) in words."""
+    instructions = ", ".join(described["instructions"]) or "instructions not told"
+    threads = described["threads"]
+    counted = f"{threads} thread{'s' if threads != 1 else ''}"
+    where = f"{described['processor']} ({instructions})"
+    return f"{where}, {counted}, {described['system']}, Python {described['python']}"

@@ -141,12 +141,22 @@ def checkpoint(
         joined, flavour = join(local, needs_tokenizer=needs_tokenizer, whole=whole)
         model = Model("hf", joined, digest(joined), remote_code=remote_code)
         note = f"{local.name} is an MLflow model ({flavour}): its parts are read as one checkpoint."
-        return Located(model, local.name, parts=local, note=note)
+        return Located(model, called(local), parts=local, note=note)
     if whole:
         check_checkpoint(local, needs_tokenizer=needs_tokenizer)
     else:
         check_described(local)
-    return Located(Model("hf", local, digest(local), remote_code=remote_code), local.name)
+    return Located(Model("hf", local, digest(local), remote_code=remote_code), called(local))
+
+
+def called(folder: Path) -> str:
+    """Return a model's name: its folder's, or of what a run delivered the output folder's.
+
+    OUTPUT/PASS-PASS/cpu-cpu_model is called OUTPUT: all runs call the innermost folder alike.
+    """
+    output = folder.parent.parent
+    delivered = folder.name.endswith("_model") and (output / "config.lock.json").is_file()
+    return output.name if delivered else folder.name
 
 
 def locate_adapter(name: str, folder: Path, base: Model, digests: DigestMemo) -> Model:

@@ -57,7 +57,9 @@ def _done(executor: LocalExecutor, spec: StepSpec, results: Path, folder: Path, 
     try:
         spec = replace(spec, threads=spec.threads or os.cpu_count() or 1)
         batch = Batch((spec,), lambda key: folder)
-        run = Followed(executor, batch).step(spec, lambda event: send({**event, "step": spec.key}))
+        run = Followed(executor, batch).step(
+            spec.key, lambda event: send({**event, "step": spec.key})
+        )
     except DrupeError as fault:
         _keep_log(folder, results, spec.key)
         failed = {"event": "failed", "where": fault.where, "what": fault.what}

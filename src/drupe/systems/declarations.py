@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from drupe.core.declared import Declared
-from drupe.core.errors import Refused
-from drupe.core.libraries import HERE, Environment
+from drupe.core.errors import Refused, nearest
+from drupe.core.libraries import HERE, Environment, installed_version
 from drupe.core.resource import AzureMLClient, Remote
 from drupe.core.system import System
 from drupe.systems.conda import conda_lints
@@ -86,6 +85,12 @@ class EnvironmentConfig(Declared):
     label: str | None = None
 
 
+RESOURCES = (
+    *("instance_type", "instance_count", "max_instance_count", "locations"),
+    *("docker_args", "shm_size", "properties"),
+)
+
+
 class AzureML(System):
     """An AzureML compute: its steps travel there as jobs."""
 
@@ -105,13 +110,22 @@ class AzureML(System):
     """What AzureML's job gets as its resources."""
     tags: dict[str, str] = Field(default={})
 
+    @field_validator("resources")
+    @classmethod
+    def _are_known(cls, resources: dict[str, Any]) -> dict[str, Any]:
+        for name in resources:  # azure-ai-ml leaves out what it does not know, and says nothing
+            if name not in RESOURCES:
+                known = f"known are {', '.join(RESOURCES)}"
+                raise ValueError(f'has no "{name}"{nearest(name, RESOURCES)}: {known}')
+        return resources
+
     def environment(self) -> Environment:
         """Return what is installed there."""
         return HERE
 
     def refusal(self) -> Refused | None:
         """Return what is missing here to send a job there."""
-        if any(importlib.util.find_spec(name) is None for name in ("azure", "azure.ai.ml")):
+        if installed_version("azure-ai-ml") is None:
             what = "needs azure-ai-ml, which is not installed"
             return Refused(self.type, what, 'pip install "drupe[azureml]"')
         client = self.client()

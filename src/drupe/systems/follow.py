@@ -34,7 +34,7 @@ Given = TypeVar("Given")
 
 def run(executor: Executor, spec: StepSpec, folder: Path, tell: Tell) -> Run:
     """Do one step: reads and writes below `folder`, the result in out/. See `Followed.step`."""
-    return Followed(executor, Batch((spec,), lambda key: folder)).step(spec, tell)
+    return Followed(executor, Batch((spec,), lambda key: folder)).step(spec.key, tell)
 
 
 class Followed:
@@ -50,33 +50,40 @@ class Followed:
         self._batch = batch
         self._stopped = stopped
         self._submits = 0
+        self._cancelled = False
         self._last = Polled("queued")
         self._steps = {spec.key: _Step() for spec in batch.steps}
 
-    def step(self, spec: StepSpec, tell: Tell) -> Run:
+    def step(self, key: str, tell: Tell) -> Run:
         """Follow a step of the batch to its end, and return what it took; its result is here.
 
         `tell` receives the step's events, and {"event": "memory", "now": N, "peak": N} beside
         them. Raises StepError with what the step said, or with how its process died.
         """
-        folder = self._batch.folder(spec.key)
+        [spec] = [step for step in self._batch.steps if step.key == key]
+        folder = self._batch.folder(key)
         try:
             if not self._submits:
                 self._submit(tell)
-            step = self._watch(spec.key, tell)
+            step = self._watch(key, tell)
             if step.done is not None:
-                self._again(tell, lambda: self._executor.fetch(self._batch, spec.key, folder))
+                self._again(tell, lambda: self._executor.fetch(self._batch, key, folder))
                 check_arrived(spec.operation, folder / "out", step.done.get("files"))
                 told = step.done.get("peak_bytes", 0)
                 peak = max(step.peak_bytes, told) or self._last.peak_bytes
                 return Run(step.done["seconds"], peak, step.done["facts"], step.done["machine"])
-            self._again(tell, lambda: self._executor.log(self._batch, spec.key, folder))
+            self._again(tell, lambda: self._executor.log(self._batch, key, folder))
         except BaseException:
-            if self._submits and self._last.state != "ended":
-                self._executor.cancel(self._batch)
+            self.cancel()
             raise
         error = _error(spec, folder, step, self._last)
         raise _with_full_disk(error, folder) if self._executor.here else error
+
+    def cancel(self) -> None:
+        """Stop the batch, unless it was never submitted or has ended."""
+        if self._submits and self._last.state != "ended" and not self._cancelled:
+            self._cancelled = True
+            self._executor.cancel(self._batch)
 
     def _submit(self, tell: Tell) -> None:
         self._submits += 1  # before: what was half submitted is to be cancelled too
@@ -190,7 +197,7 @@ def _error(spec: StepSpec, folder: Path, step: _Step, last: Polled) -> StepError
             where = f"{spec.operation}, {where}"  # a job has said it already
         return StepError(where, step.failed["what"], remedy)
     if last.status == -9 and step.peak_bytes:
-        held = f" (it held {step.peak_bytes / 2**30:.1f} GiB at its peak)"
+        held = f" (it held {step.peak_bytes / 10**9:.1f} GB at its peak)"
     else:
         held = ""
     unsaid = " without having done the step" if last.status == 0 else ""

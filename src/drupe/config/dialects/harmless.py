@@ -6,33 +6,13 @@ something which drupe does otherwise is told as a warning, one that asks for not
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
+from drupe.config.dialects.known import NOTHING, Harmless, Known, Refusal
 from drupe.config.dialects.rule import Note, maps, short
+from drupe.config.dialects.trainer import TRAINING
 from drupe.config.source import Map
-
-
-@dataclass(frozen=True)
-class Harmless:
-    """A key without effect. asks_nothing: the values that ask for nothing; why: the words."""
-
-    asks_nothing: tuple[Any, ...]
-    why: str
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A key that is known and cannot be honoured, but for the values that ask for nothing."""
-
-    asks_nothing: tuple[Any, ...]
-    what: str
-    remedy: str
-
-
-Known = Mapping[str, Harmless | Refusal]
-NOTHING: tuple[Any, ...] = (None, False, {}, [], "")
 
 TOP: Known = {
     "pass_flows": Refusal(NOTHING, "lists flows of passes", "Write a config for each flow."),
@@ -61,7 +41,6 @@ PASSES: Known = {
     "clean_run_cache": Harmless(NOTHING, "run with --force to work again what is cached"),
     "output_name": Harmless(NOTHING, "each stage stays in the cache; the last one is delivered"),
     "evaluator": Harmless(NOTHING, "engine.evaluator measures every stage"),
-    "host": Refusal(NOTHING, "names a system for one pass", "Name it in engine.host, for all."),
 }
 LORA: Known = {
     "bias": Refusal(("none", *NOTHING), "asks for trained biases", "Leave it out."),
@@ -75,30 +54,6 @@ MODEL_BUILDER: Known = {
     "metadata_only": Refusal(NOTHING, "asks for no weights", "Leave it out."),
     "search": Refusal(NOTHING, "changes how text is generated", "Edit genai_config.json."),
     "enable_cuda_graph": Refusal(NOTHING, "asks for CUDA graphs", "Leave it out."),
-}
-TRAINING: Known = {
-    "output_dir": Harmless((None,), "the adapter goes into the cache, by its key"),
-    "overwrite_output_dir": Harmless((), "a result is never overwritten, but kept by its key"),
-    "resume_from_checkpoint": Harmless((None, False), "an interrupted training goes on by itself"),
-    "save_strategy": Harmless(("no", "steps", "epoch"), "save_steps says how often"),
-    "save_total_limit": Harmless((), "two checkpoints are kept until the training is done"),
-    "save_safetensors": Harmless((True,), "weights are always safetensors"),
-    "metric_for_best_model": Refusal(
-        ("loss", "eval_loss", *NOTHING), "asks for another measure", "The loss decides: leave it."
-    ),
-    "greater_is_better": Refusal((False, None), "asks for the largest loss", "Leave it out."),
-    "push_to_hub": Refusal(NOTHING, "asks for an upload", "Upload the result yourself."),
-    "logging_strategy": Harmless(("steps",), "logging_steps says how often"),
-    "logging_first_step": Harmless((True, False), "progress is shown here"),
-    "log_level": Harmless(("passive",), "the step's log holds the Trainer's words"),
-    "disable_tqdm": Harmless((True, False), "progress is shown here"),
-    "remove_unused_columns": Harmless((True, False), "the samples hold no other columns"),
-    "dataloader_num_workers": Harmless((0,), "the samples are in memory"),
-    "dataloader_pin_memory": Harmless((True, False), "it changes no result"),
-    "ddp_find_unused_parameters": Harmless((True, False, None), "one process trains"),
-    "fp16": Refusal(NOTHING, "asks for a computing type", 'Write "torch_dtype" in the pass.'),
-    "bf16": Refusal(NOTHING, "asks for a computing type", 'Write "torch_dtype" in the pass.'),
-    "adafactor": Harmless((False,), "optim names the optimizer"),
 }
 DATA: Known = {
     "post_process_data_config": Harmless(NOTHING, "a metric judges by itself"),

@@ -101,7 +101,7 @@ def defaults_of_2024(config: Map) -> Iterator[Note]:
         if "strategy" not in fields:
             fields.put("strategy", "line-by-line", origin)
             yield Note("N15", origin.where, "no corpus_strategy is read as line-by-line")
-        if fields["strategy"] == "join" and "joiner" not in fields:
+        if str(fields["strategy"]).startswith("join") and "joiner" not in fields:
             fields.put("joiner", None, origin)
             text = "no joiner: nothing stands between two rows (today: a blank line)"
             yield Note("N15", origin.where, text)

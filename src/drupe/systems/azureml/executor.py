@@ -1,7 +1,11 @@
 """The AzureML executor: a batch is one command job, its log tells the events.
 
-    drupe-NAME      the job, NAME the batch's: whoever submits it again attaches to it
-    drupe-NAME-2    the next, where the one before failed or was cancelled
+    drupe-KEY      the job, KEY that of its last step: whoever wants its steps again attaches to it
+    drupe-KEY-2    the next, where the one before failed, was cancelled, or does other work
+
+A job tells in its properties which steps it does, on which models. A client that was lost when it
+had the first results of a job wants the others alone: they are taken from the job that does them,
+if what they read is what that job has made.
 
 AzureML's libraries are imported when something is to be asked: opening an executor asks nothing.
 """
@@ -11,12 +15,13 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from drupe.core.digest import file_digest
+from drupe.core.digest import file_digest, folder_digest
 from drupe.core.errors import DrupeError
 from drupe.core.executor import Batch, Polled, State, Transient
 from drupe.core.secrets import redact_file
@@ -34,6 +39,7 @@ ABSENT_SECONDS = 5.0
 CANCEL_SECONDS = 600.0
 QUEUED = ("NotStarted", "Starting", "Provisioning", "Preparing", "Queued", "Paused")
 OVER = ("Completed", "Failed", "Canceled")
+STEPS, INPUTS = "drupe.steps", "drupe.inputs"
 RESULTS = "azureml://datastores/workspaceblobstore/paths/azureml/{}/results"
 
 
@@ -67,16 +73,16 @@ class AzureMLExecutor:
     def submit(self, batch: Batch) -> None:
         """Send the batch as a job, or attach to the one that runs or has done it."""
         name, is_there = self._job_of(batch)
-        self._followed[batch.name] = _Followed(name, batch)
+        self._followed[batch.name] = _Followed(name, batch, is_there)
         if is_there:
-            self._setting.note(f"{self._setting.name}: attached to the job {name}")
             return
         from drupe.systems.azureml.job import job_of
 
         kind = self._workspace.kind_of_compute(self._system.aml_compute)
         with tempfile.TemporaryDirectory(prefix="drupe-bundle-") as folder:
             bundle = pack(batch, Path(folder) / "bundle", self._setting.preload)
-            job = job_of(name, bundle, self._system, kind, RESULTS.format(name))
+            results = RESULTS.format(name)
+            job = job_of(name, bundle, self._system, kind, results, properties_of(batch))
             self._workspace.create(job, name)
 
     def job_name(self, batch: Batch) -> str:
@@ -86,8 +92,9 @@ class AzureMLExecutor:
     def _job_of(self, batch: Batch) -> tuple[str, bool]:
         """Return the name of the batch's job, and whether there is such a job already."""
         own = self._followed.get(batch.name)
+        first = f"drupe-{batch.steps[-1].key}"
         for number in itertools.count(1):
-            name = f"drupe-{batch.name}" if number == 1 else f"drupe-{batch.name}-{number}"
+            name = first if number == 1 else f"{first}-{number}"
             job = self._workspace.job(name)
             if job is None:
                 return name, False
@@ -96,8 +103,20 @@ class AzureMLExecutor:
                 continue
             if job.status == "Completed" and again:
                 continue
-            return name, True
+            if self._does(job, batch):
+                return name, True
         raise AssertionError("unreachable")
+
+    def _does(self, job: Job, batch: Batch) -> bool:
+        """Return whether a job does all steps of a batch, on the same models."""
+        wanted, does = properties_of(batch), job.properties
+        if not {*wanted[STEPS].split()} <= {*does.get(STEPS, "").split()}:
+            return False
+        others = {*wanted[INPUTS].split()} - {*does.get(INPUTS, "").split()}
+        if not others:
+            return True
+        done = [each for each in JobLog().read(self._workspace, job) if each["event"] == "done"]
+        return others <= {folder_digest(each["files"]) for each in done}
 
     def poll(self, batch: Batch, seconds: float) -> Polled:
         """Return what the job's log has told since; AzureML is asked every few seconds."""
@@ -174,8 +193,10 @@ class _Followed:
 
     name: str
     batch: Batch
+    is_attached: bool
     due: float = 0.0
     state: State = "queued"
+    status: str = ""
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: bool = False
     over_at: float | None = None
@@ -187,13 +208,26 @@ class _Followed:
 
     def hear(self, workspace: Workspace, job: Job) -> tuple[dict[str, Any], ...]:
         """Return the new events of the steps."""
-        keys = {spec.key for spec in self.batch.steps}
-        events = tuple(each for each in self.log.read(workspace, job) if each["step"] in keys)
+        keys = [spec.key for spec in self.batch.steps]
+        notes = self._tell(job) if job.status != self.status else ()
+        read = self.log.read(workspace, job)
+        events = (*notes, *(each for each in read if each["step"] in keys))
         for event in events:
             if event["event"] == "done":
                 self.done[event["step"]] = event
             self.failed = self.failed or event["event"] == "failed"
         return events
+
+    def _tell(self, job: Job) -> Iterator[dict[str, Any]]:
+        """Yield what a job waits for, where it may be long: an image is built, a node started."""
+        text = f"AzureML: {job.status}"
+        if not self.status:
+            text = f"AzureML: {'attached to ' if self.is_attached else ''}{self.name}, {job.status}"
+            text += f" ({job.studio})" if job.studio else ""
+        waits = next((spec.key for spec in self.batch.steps if spec.key not in self.done), None)
+        if waits and (not self.status or job.status in (*QUEUED, "Running")):
+            yield {"event": "note", "text": text, "step": waits}
+        self.status = job.status
 
     def is_told(self, job: Job) -> bool:
         """Return whether the log has said how it ended, or is not waited for any longer."""
@@ -202,6 +236,14 @@ class _Followed:
             return True
         self.over_at = self.over_at or time.monotonic()
         return time.monotonic() - self.over_at > LATE_SECONDS
+
+
+def properties_of(batch: Batch) -> dict[str, str]:
+    """Return what a job tells of its batch: the keys of its steps, the digests of its models."""
+    models = [model for spec in batch.steps for model in spec.models]
+    models += [model.base for model in models if model.base]
+    inputs = sorted({model.digest for model in models if model.step is None})
+    return {STEPS: " ".join(spec.key for spec in batch.steps), INPUTS: " ".join(inputs)}
 
 
 def _ending(job: Job) -> str:

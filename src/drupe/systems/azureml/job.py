@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,14 @@ MODEL = re.compile(r"/models/[^/]+/versions/|^azureml:[^/]+:[^/]+$")
 NO_GIT = {"mlflow.source.git.commit": "not told"}
 
 
-def job_of(name: str, bundle: Bundle, system: AzureML, kind: str, results: str) -> Any:
+def job_of(
+    name: str,
+    bundle: Bundle,
+    system: AzureML,
+    kind: str,
+    results: str,
+    properties: Mapping[str, str],
+) -> Any:
     """Return the job `name` that does what a bundle holds, for `MLClient.jobs.create_or_update`.
 
     kind: the compute's. results: the address of the folder to which the results go.
@@ -59,7 +67,7 @@ def job_of(name: str, bundle: Bundle, system: AzureML, kind: str, results: str) 
         environment_variables=variables_of(system),
         compute=system.aml_compute,
         tags=dict(system.tags),
-        properties=dict(NO_GIT),
+        properties={**NO_GIT, **properties},
         identity=identity_of(kind),
     )
     job.resources = JobResourceConfiguration(

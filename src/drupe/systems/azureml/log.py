@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FOLDER = "user_logs/"
 STANDARD_OUTPUT = re.compile(r"user_logs/std_log[\D]*[0]*(?:_ps)?\.txt")  # of the first process
-MOST_BYTES = 8 * 2**20  # at one look, and of what is remembered
+MOST_BYTES = 8 * 2**20  # in one request, and of what is remembered
 
 
 class JobLog:
@@ -40,10 +40,15 @@ class JobLog:
             if not found:
                 return []
             self._file = f"{job.artifacts}/{found[0]}"
-        content = workspace.read(self._file, self._offset, MOST_BYTES)
-        self._offset += len(content)
-        *lines, self._rest = (self._rest + content).split(b"\n")
-        return [event for line in lines if (event := self._event(line))]
+        events: list[dict[str, Any]] = []
+        full = True
+        while full:
+            content = workspace.read(self._file, self._offset, MOST_BYTES)
+            full = len(content) == MOST_BYTES
+            self._offset += len(content)
+            *lines, self._rest = (self._rest + content).split(b"\n")
+            events += [event for line in lines if (event := self._event(line))]
+        return events
 
     def _event(self, line: bytes) -> dict[str, Any] | None:
         before, mark, after = line.partition(MARK.encode())

@@ -8,8 +8,9 @@ from __future__ import annotations
 import io
 import logging
 import re
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,23 +32,29 @@ from azure.storage.blob import ContainerClient, LinearRetry
 from drupe.core.errors import DrupeError, Refused
 from drupe.core.executor import Transient
 from drupe.core.resource import AzureMLClient
+from drupe.core.secrets import redacted
 from drupe.resources.azure import credential, fault_of, workspace
 
 REFUSED = {400, 405, 409, 412, 413, 415, 422}
 TRANSIENT = {408, 429, 500, 502, 503, 504}
 CONNECTION = (ServiceRequestError, ServiceResponseError, IncompleteReadError)
 FRESH_SECONDS = 1800.0  # AzureML's keys to a datastore hold for an hour
+UPLOADING = threading.Lock()
 ADDRESS = re.compile(r"azureml://(?:.*/)?datastores/(?P<store>[^/]+)/(?:paths/)?(?P<path>.*)")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job as AzureML tells it. artifacts: the address of its default output, with its log."""
+    """A job as AzureML tells it. artifacts: the address of its default output, with its log.
+
+    properties: what it was given of them, and AzureML's own.
+    """
 
     name: str
     status: str
     studio: str | None
     artifacts: str
+    properties: Mapping[str, str]
 
 
 class Workspace:
@@ -73,13 +80,16 @@ class Workspace:
         default = (told.outputs or {}).get("default")
         artifacts = getattr(default, "path", None)
         usual = f"azureml://datastores/workspaceartifactstore/paths/ExperimentRun/dcid.{name}"
-        return Job(name, told.status, told.studio_url, (artifacts or usual).rstrip("/"))
+        status = str(getattr(told.status, "value", told.status))
+        artifacts = (artifacts or usual).rstrip("/")
+        return Job(name, status, told.studio_url, artifacts, told.properties or {})
 
     def create(self, job: Any, name: str) -> None:
         """Upload what a job needs, and submit it; one that is there is left alone."""
         try:
-            # After each upload azure-ai-ml prints an empty line, in the colours of a terminal.
-            with calling(self._where), redirect_stderr(io.StringIO()):
+            # After each upload azure-ai-ml prints an empty line, in the colours of a terminal. Who
+            # holds it back does so for the whole process: one at a time.
+            with calling(self._where), UPLOADING, redirect_stderr(io.StringIO()):
                 self._ml.jobs.create_or_update(job)
         except DrupeError as fault:
             # Another client was faster, or the answer to our own request was lost on its way.
@@ -193,6 +203,7 @@ def calling(where: str) -> Iterator[None]:
     except (AzureError, MlException) as fault:
         root = _root(fault)
         told = fault_of(where, root)
+        told.what = redacted(told.what)  # an address that was not reached may hold its key
         if isinstance(root, ResourceNotFoundError):
             absent = Absent(told.where, told.what, told.remedy)
             code = getattr(root.error, "code", "") if root.error else ""
@@ -204,7 +215,7 @@ def calling(where: str) -> Iterator[None]:
             raise Transient(told.where, told.what, told.remedy, _after(root)) from root
         if isinstance(root, MlException) or getattr(root, "status_code", None) in REFUSED:
             said = str(getattr(root, "message", "") or root).strip().partition("\n")[0]
-            what = f"refuses what it was sent: {said}"
+            what = f"refuses what it was sent: {redacted(said)}"
             raise DrupeError(where, what, "Mend what it names and run again.") from root
         raise told from root
 

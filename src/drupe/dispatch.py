@@ -1,0 +1,305 @@
+"""Planned steps worked off: each through the cache, on its system, side by side where that may be.
+
+    lane     steps that one thread works off in order: one step, or, on a system that joins them,
+             all consecutive steps that are to run there, which travel as one job
+    ready    a lane on whose steps no unfinished lane's result is waited for
+    slots    how many lanes of a system may run at once; where each system has one slot (this
+             machine), lanes run in their order in the caller's thread
+
+Whatever is heard is heard in the caller's thread. The first failure, and Ctrl-C, stop all lanes.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from drupe.core.cache import Result, Run
+from drupe.core.executor import Batch, Executor
+from drupe.core.journal import Measured, journal_file, write_down
+from drupe.core.model import KINDS, Model
+from drupe.core.process import usable_cores
+from drupe.core.step import StepSpec
+from drupe.core.system import Setting
+from drupe.listener import Listener
+from drupe.plan import INPUT, Plan, Step
+from drupe.preflight.estimates import operation_name
+from drupe.resources.models import architectures, size_of
+from drupe.systems.follow import Followed
+
+STOP_SECONDS = 30.0  # how long a lane that is stopped may take to cancel its job
+
+
+def work_off(planned: Plan, heard: Listener, force: bool = False) -> dict[str, Result]:
+    """Work off every step; return the results by the names of the steps.
+
+    force: work again what is in the cache. Raises what the first failing step raises, with what
+    was finished kept.
+    """
+    with ExitStack() as held:
+        executors = open_executors(planned, heard, force, held)
+        dispatch = _Dispatch(planned, heard, force, executors)
+        if max((executor.slots for executor in executors.values()), default=1) == 1:
+            return dispatch.one_by_one()
+        return dispatch.side_by_side()
+
+
+def open_executors(
+    planned: Plan, heard: Listener, force: bool, held: ExitStack
+) -> dict[str, Executor]:
+    """Return the executor of each system that may be needed, warming up where steps will run."""
+    found: dict[str, Executor] = {}
+    for system in {step.system.name: step.system for step in planned.steps}.values():
+        to_run = [
+            step
+            for step in planned.steps
+            if step.system.name == system.name and (force or not step.hit)
+        ]
+        setting = Setting(
+            name=system.name,
+            folder=Path(planned.workflow.file).resolve().parent,
+            cache=planned.cache.folder,
+            preload=preload_of(to_run, planned.source.model),
+            note=heard.note,
+            force=force,
+        )
+        found[system.name] = held.enter_context(system.system.open(setting))
+        if to_run:
+            found[system.name].warm_up()
+    return found
+
+
+def preload_of(steps: Sequence[Step], source: Model) -> tuple[str, ...]:
+    """Return what the steps want imported once: the model's own architecture is among it."""
+    wanted = dict.fromkeys(name for step in steps for name in step.operation.preload)
+    if "transformers:AutoModelForCausalLM" in wanted:
+        wanted |= dict.fromkeys(f"transformers:{name}" for name in architectures(source))
+    return tuple(wanted)
+
+
+@dataclass
+class _Lane:
+    """Steps of one system in their order; followed: the job that they share, once it is made.
+
+    A context: what fails within it, also between two steps, cancels the job.
+    """
+
+    system: str
+    steps: list[Step] = field(default_factory=list)
+    followed: Followed | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *fault: object) -> None:
+        if kind is not None and self.followed is not None:
+            self.followed.cancel()
+
+
+class _Dispatch:
+    """The results so far, and the lanes that are still to be worked off."""
+
+    def __init__(
+        self, planned: Plan, heard: Listener, force: bool, executors: dict[str, Executor]
+    ) -> None:
+        self._planned = planned
+        self._heard = heard
+        self._force = force
+        self._executors = executors
+        self._results: dict[str, Result] = {}
+        self._models: dict[str, Model] = {INPUT: planned.source.model}
+        self._makers = {step.stage: step for step in planned.steps if step.role == "pass"}
+        self._stopping = threading.Event()
+
+    def lanes(self) -> list[_Lane]:
+        """Return all steps in lanes, in their order."""
+        lanes: list[_Lane] = []
+        open_lane: dict[str, _Lane] = {}  # by system: the lane that still grows
+        for step in self._planned.steps:
+            system = step.system.name
+            joins = self._executors[system].joins and (self._force or not step.hit)
+            if joins and system in open_lane:
+                open_lane[system].steps.append(step)
+                continue
+            lane = _Lane(system, [step])
+            lanes.append(lane)
+            if step.role == "pass" and (self._force or not step.hit):
+                open_lane = {}  # lanes of other systems wait for what this one makes
+            if joins:
+                open_lane[system] = lane
+        return lanes
+
+    def one_by_one(self) -> dict[str, Result]:
+        """Work off the lanes in this thread."""
+        for lane in self.lanes():
+            with lane:
+                for step in lane.steps:
+                    result = self._apply(lane, step, self._heard.started, self._heard.event)
+                    self._put_down(step, result)
+                    self._heard.finished(step, result)
+        return self._results
+
+    def side_by_side(self) -> dict[str, Result]:
+        """Work off the lanes in threads of their own, as many at once as the systems' slots."""
+        waiting, running = self.lanes(), _Running()
+        try:
+            while waiting or running.lanes:
+                for lane in self._ready(waiting, running):
+                    waiting.remove(lane)
+                    running.start(lane, lambda lane, say: self._work(lane, say))
+                running.next_message()()
+        except BaseException:
+            self._stopping.set()
+            running.join(STOP_SECONDS)
+            raise
+        return self._results
+
+    def _ready(self, waiting: list[_Lane], running: _Running) -> list[_Lane]:
+        """Return the waiting lanes that can start now, within the slots of their systems."""
+        free = {
+            name: executor.slots - sum(lane.system == name for lane in running.lanes)
+            for name, executor in self._executors.items()
+        }
+        ready = []
+        for lane in waiting:
+            own = {step.stage for step in lane.steps if step.role == "pass"}
+            wanted = {name for step in lane.steps for name in step.reads} - own
+            if free[lane.system] > 0 and wanted <= self._models.keys():
+                free[lane.system] -= 1
+                ready.append(lane)
+        return ready
+
+    def _work(self, lane: _Lane, say: Callable[[Callable[[], None]], None]) -> None:
+        """Work off a lane in a thread; `say` has the caller's thread call something."""
+        with lane:
+            for step in lane.steps:
+                result = self._apply(
+                    lane,
+                    step,
+                    lambda step: say(lambda: self._heard.started(step)),
+                    lambda step, event: say(lambda: self._heard.event(step, event)),
+                )
+                # The next step of this lane reads what this one made: it is put down here.
+                self._put_down(step, result)
+                say(lambda step=step, result=result: self._heard.finished(step, result))  # type: ignore[misc]
+
+    def _put_down(self, step: Step, result: Result) -> None:
+        self._results[step.name] = result
+        if step.role == "pass":
+            self._models[step.stage] = result.model
+
+    def _apply(
+        self,
+        lane: _Lane,
+        step: Step,
+        started: Callable[[Step], None],
+        event: Callable[[Step, dict[str, Any]], None],
+    ) -> Result:
+        """Return the step's result: from the cache, or by its system."""
+        read = tuple(self._models[name] for name in step.reads)
+        cache = self._planned.cache
+
+        def work(folder: Path) -> Run:
+            started(step)
+            if lane.followed is None:
+                lane.followed = self._follow(lane)
+            return lane.followed.step(step.key, lambda told: event(step, told))
+
+        base = read[0] if KINDS[step.operation.gives].has_base else None
+        parents = tuple(model.digest for model in read)
+        result = cache.run(
+            step.key, step.operation.gives, parents, work, base, self._force, step.parts
+        )
+        if not result.hit and self._executors[lane.system].here:
+            note_down(step, read[0], result)
+        return replace(result, model=replace(result.model, remote_code=read[0].remote_code))
+
+    def _follow(self, lane: _Lane) -> Followed:
+        batch = Batch(tuple(map(self._spec, lane.steps)), self._planned.cache.work_folder)
+        return Followed(self._executors[lane.system], batch, self._stopping.is_set)
+
+    def _spec(self, step: Step) -> StepSpec:
+        return StepSpec(
+            key=step.key,
+            group=step.group,
+            operation=step.registered,
+            fields=json.loads(step.operation.model_dump_json()),
+            models=tuple(map(self._model, step.reads)),
+            threads=usable_cores(),
+            libraries=step.parts["libraries"],
+        )
+
+    def _model(self, stage: str) -> Model:
+        """Return the model of a stage; of one that is not made yet, which step makes it."""
+        if stage in self._models:
+            return self._models[stage]
+        step = self._makers[stage]
+        read = self._model(step.reads[0])
+        base = read if KINDS[step.operation.gives].has_base else None
+        return Model(step.operation.gives, Path(), "", base, read.remote_code, step.key)
+
+
+class _Running:
+    """The threads of the lanes that run, and what they have to say to the caller's thread."""
+
+    def __init__(self) -> None:
+        self._messages: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self.lanes: list[_Lane] = []
+
+    def start(
+        self,
+        lane: _Lane,
+        work: Callable[[_Lane, Callable[[Callable[[], None]], None]], None],
+    ) -> None:
+        """Work a lane off in a thread of its own."""
+
+        def target() -> None:
+            try:
+                work(lane, self._messages.put)
+            except BaseException as fault:  # noqa: BLE001  raised in the caller's thread
+                self._messages.put(lambda fault=fault: self._end(lane, fault))  # type: ignore[misc]
+            else:
+                self._messages.put(lambda: self._end(lane, None))
+
+        # A daemon: one that waits for another process's lock must not keep this one from ending.
+        thread = threading.Thread(target=target, name=f"lane {lane.steps[0].name}", daemon=True)
+        self.lanes.append(lane)
+        self._threads.append(thread)
+        thread.start()
+
+    def next_message(self) -> Callable[[], None]:
+        """Return what a lane says next, waiting for it; to be called in this thread."""
+        return self._messages.get()
+
+    def join(self, seconds: float) -> None:
+        """Wait until all threads have ended, for `seconds` at most."""
+        end = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
+
+    def _end(self, lane: _Lane, fault: BaseException | None) -> None:
+        self.lanes.remove(lane)
+        if fault is not None:
+            raise fault
+
+
+def note_down(step: Step, read: Model, result: Result) -> None:
+    """Tell the machine's journal what a step took, for the estimates of later plans."""
+    model_bytes = size_of(read)
+    measured = Measured(
+        operation=operation_name(step),
+        work=step.operation.work_units(model_bytes),
+        model_bytes=model_bytes,
+        seconds=result.seconds,
+        peak_bytes=result.peak_bytes,
+        output_bytes=result.size_bytes,
+    )
+    write_down(measured, journal_file())
