@@ -93,7 +93,8 @@ def draft(
     settings = settings_of(workflow, metrics, cache.folder)
     source = _absent(workflow)
     asked: set[str] = set()
-    used = [workflow.host, *([workflow.measures] if metrics else [])]
+    hosts = [named.host or workflow.host for named in workflow.passes] or [workflow.host]
+    used = [*hosts, *([workflow.measures] if metrics else [])]
     inputs = Inputs(
         folder=folder,
         cache=cache.folder,

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from drupe.core.dataset import LoadDataset
 from drupe.core.resource import Remote, is_address
 
 CASES: dict[str, tuple[dict[str, Any], str]] = {
@@ -105,3 +106,9 @@ def test_a_resolved_one_is_known_by_its_identity() -> None:
     fields, _ = CASES["azureml_model"]
     asked = remote("azureml_model", identity="abc", **fields)
     assert asked.key_form(lambda path: str(path)) == {"identity": "abc"}
+
+
+def test_addresses_are_no_list() -> None:
+    files = ["a.json", "abfss://c@a.dfs.core.windows.net/b.json"]
+    with pytest.raises(ValidationError, match="an address stands alone, of one file or of a fold"):
+        LoadDataset.model_validate_json(json.dumps({"data_files": files}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,16 @@ class Shelves(fake.FakeAzure):
             case "GET", ["jobs", "trained"]:
                 return fake._json(_job())
         return super()._route(request)
+
+    def _place_of(self, uri: str) -> Path:
+        """Return where a registered model's files lie, too."""
+        found = re.search(r"(registries/[^/]+/)?(?:.*/)?models/([^/]+)/versions/([^/]+)$", uri)
+        if found is None:
+            return super()._place_of(uri)
+        if found[1]:
+            return self.blobs.folder / SHARED / "models" / f"{found[2]}-{found[3]}"
+        path = self.models[found[2], found[3]]
+        return self.blobs.folder / fake.ACCOUNT / fake.CONTAINER / path
 
     def _registry(self, request: Request, words: list[str]) -> Answer:
         container = f"https://{SHARED}.blob.core.windows.net/models"

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import threading
 import time
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -48,6 +49,11 @@ class FilesServer(ThreadingHTTPServer):
         return [range_ for method, _, range_ in self.asked if method == "GET"]
 
 
+@cache
+def _digests(content: bytes) -> tuple[bytes, str]:
+    return hashlib.md5(content).digest(), hashlib.sha1(content).hexdigest()
+
+
 class _Answer(BaseHTTPRequestHandler):
     server: FilesServer
 
@@ -65,8 +71,9 @@ class _Answer(BaseHTTPRequestHandler):
         if status >= 400 or content is None:
             self.send_error(status)
             return
-        digest = self.server.md5.get(path, hashlib.md5(content).digest())
-        piece, headers = content, {"ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
+        true, etag = _digests(content)
+        digest = self.server.md5.get(path, true)
+        piece, headers = content, {"ETag": f'"{etag}"'}
         if asked and self.server.ranges:
             start, _, end = asked.removeprefix("bytes=").partition("-")
             piece = content[int(start) : int(end) + 1]

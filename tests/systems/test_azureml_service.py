@@ -155,6 +155,7 @@ def test_on_arc_a_job_has_the_identity_of_the_compute(
     [
         ("azureml://registries/azureml/models/phi/versions/11", "custom_model"),
         ("azureml://datastores/workspaceblobstore/paths/phi/", "uri_folder"),
+        ("azureml://datastores/workspaceblobstore/paths/rows.jsonl", "uri_file"),
     ],
 )
 def test_a_model_that_lies_on_azureml_stays_there(

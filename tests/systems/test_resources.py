@@ -273,6 +273,25 @@ def test_a_model_elsewhere_is_run_and_found_again(
     assert workspace.heard.ran == ["back", "more"]
 
 
+def test_data_elsewhere_are_read_and_keyed_by_their_version(
+    server: FilesServer, workspace: Workspace
+) -> None:
+    server.files["rows.jsonl"] = b'{"text": "one"}\n{"text": "two"}\n'
+    source = {"data_name": "json", "data_files": server.url("rows.jsonl")}
+    workspace.config["data_configs"] = [{"name": "rows", "load_dataset_config": source}]
+    workspace.passes(count={"type": "Count", "data_config": "rows"})
+    outcome = workspace.run()
+    assert outcome.path
+    assert (outcome.path / "counts.txt").read_text() == "[2]"
+    server.asked.clear()
+    workspace.run()
+    assert workspace.heard.ran == []
+    assert server.bodies() == []
+    server.files["rows.jsonl"] += b'{"text": "three"}\n'
+    workspace.run()
+    assert workspace.heard.ran == ["count"]
+
+
 def test_an_empty_place_and_a_file_are_no_model(
     memory: MemoryFileSystem, workspace: Workspace
 ) -> None:

@@ -6,6 +6,8 @@ The service is the fake on loopback; the clients are the real ones.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ from drupe.core.secrets import redacted
 from drupe.resources import fetch as fetching
 from drupe.resources.remote import Resolved, resolve
 from drupe.systems.azureml import executor
+from tests.plain.checkpoints import make_checkpoint
 from tests.plain.conftest import Workspace, tree
+from tests.plain.mlflow_folders import split
 
 TRIPLE = {
     "subscription_id": SUBSCRIPTION,
@@ -73,15 +77,32 @@ def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelves]:
 LAKE = "abfss://azureml-blobstore@fakestorage.dfs.core.windows.net/some/phi"
 
 
+FETCH = """
+import sys
+from pathlib import Path
+from drupe.core.resource import Remote
+from drupe.resources.remote import resolve
+found = resolve(Remote.model_validate(sys.argv[1]), None, "data_files", Path(sys.argv[2]), print)
+print(found.here().path)
+"""
+
+
 def test_adlfs_reads_the_account_that_an_address_names(azure: Shelves, tmp_path: Path) -> None:
-    first = resolved(LAKE, tmp_path / "cache")
-    assert tree(first.here().path) == FILES
+    """In a process of its own: aiohttp reads whom it trusts once, as it is imported."""
+
+    def fetched() -> Path:
+        words = [sys.executable, "-c", FETCH, LAKE, str(tmp_path / "cache")]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return Path(done.stdout.strip())
+
+    first = fetched()
+    assert tree(first) == FILES
     azure.asked.clear()
-    again = resolved(LAKE, tmp_path / "cache")
-    assert again.here() == first.here()
+    assert fetched() == first
     assert not azure.requests("GET", "config.json|weights"), "versions alone are asked for"
     azure.put("some/phi", {"config.json": b"[]"})
-    assert resolved(LAKE, tmp_path / "cache").remote.identity != first.remote.identity
+    assert tree(fetched()) == {**FILES, "config.json": b"[]"}
     assert not azure.broken
 
 
@@ -249,3 +270,31 @@ def test_on_an_azureml_host_nothing_is_fetched_and_the_keys_are_those_of_a_local
     assert not azure.broken
     elsewhere.run(system="local")
     assert elsewhere.heard.ran == []
+
+
+@pytest.mark.parametrize("what", ["a model of a registry", "a model of the workspace"])
+def test_an_mlflow_model_is_read_as_one_checkpoint_here_and_there(
+    what: str, azure: Shelves, elsewhere: Workspace, tmp_path: Path
+) -> None:
+    parts = split(make_checkpoint(tmp_path / "checkpoint"), tmp_path / "mlflow")
+    azure.put_in_registry("phi-mlflow-7", tree(parts))
+    azure.put("registered/mlflow", tree(parts))
+    azure.models["phi-mlflow", "7"] = "registered/mlflow"
+    named = {**OF[what], "name": "phi-mlflow", "version": "7"}
+    elsewhere.config["input_model"] = {"type": "HfModel", "model_path": named}
+    elsewhere.passes(sizes={"type": "Weigh"})
+    elsewhere.config["engine"]["evaluator"] = None
+    del elsewhere.config["evaluators"]
+    outcome = elsewhere.run()
+    assert elsewhere.heard.ran == ["sizes"]
+    assert outcome.path
+    sizes = json.loads((outcome.path / "sizes.txt").read_text())
+    assert sizes == {
+        file.name: file.stat().st_size for file in sorted((tmp_path / "checkpoint").iterdir())
+    }
+    weights = azure.requests("GET", r"blob.*safetensors")
+    assert not weights, "the job is given the address"
+    assert not azure.broken
+    elsewhere.run(system="local")
+    assert elsewhere.heard.ran == []
+    assert azure.requests("GET", r"blob.*safetensors"), "here its bytes are needed"

@@ -23,13 +23,21 @@ from pydantic import (
 
 from drupe.core.declared import Declared
 from drupe.core.effects import Idle
-from drupe.core.resource import Remote, kind_of
+from drupe.core.resource import Remote, is_address, kind_of
 
 
 def _one_or_more(value: Any) -> Any:
     if isinstance(value, (str, Path)):
         return (value,)
     return tuple(value) if isinstance(value, list) else value
+
+
+def _local_paths(value: Any) -> Any:
+    values = _one_or_more(value)
+    for each in values if isinstance(values, tuple) else ():
+        if isinstance(each, str) and is_address(each):
+            raise ValueError("an address stands alone, of one file or of a folder of files")
+    return values
 
 
 # Lists in a config where one name may stand alone. A tuple is made here, since strict JSON takes
@@ -39,7 +47,7 @@ _ONE_OR_MORE = WithJsonSchema(
 )
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), _ONE_OR_MORE]
 Paths = Annotated[
-    tuple[Path, ...], BeforeValidator(_one_or_more), Field(min_length=1), _ONE_OR_MORE
+    tuple[Path, ...], BeforeValidator(_local_paths), Field(min_length=1), _ONE_OR_MORE
 ]
 
 

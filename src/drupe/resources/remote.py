@@ -45,7 +45,8 @@ class Resolved:
         """What it is called: the model's own name, else the last part of the path."""
         remote = self.remote
         path = (remote.relative_path or remote.url or "").split("?")[0].rstrip("/")
-        return UNUSUAL.sub("_", remote.name or PurePosixPath(path).name or "resource").lstrip(".")
+        name = UNUSUAL.sub("_", remote.name or PurePosixPath(path).name).lstrip(".")
+        return name or "resource"
 
     @property
     def digest(self) -> str:

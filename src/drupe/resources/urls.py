@@ -99,7 +99,8 @@ class UrlPlace:
             raise self._fault(fault, _status(fault)) from fault
 
     def _fault(self, fault: BaseException, status: int | None) -> DrupeError:
-        if status in (401, 403) or isinstance(fault, PermissionError):
+        login = type(fault).__name__ == "ClientAuthenticationError"  # of azure-identity
+        if status in (401, 403) or login or isinstance(fault, PermissionError):
             what = f"{self._url} is not shown to you ({status or 'no permission'})"
             return DrupeError(self._where, what, "Log in, or set the variables of that service.")
         if isinstance(fault, ImportError | TypeError | ValueError):
