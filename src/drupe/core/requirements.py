@@ -65,7 +65,7 @@ def exclude_each_other(one: SpecifierSet, other: SpecifierSet) -> bool:
     tried = {
         text
         for version in map(Version, named)
-        for text in (version.public, f"{version.base_version}.0.1", _after(version))
+        for text in (str(version), version.public, f"{version.base_version}.0.1", _after(version))
     }
     return bool(named) and not any(both.contains(text, prereleases=True) for text in tried | {"0"})
 
