@@ -79,11 +79,21 @@ def preload_of(steps: Sequence[Step], source: Model) -> tuple[str, ...]:
 
 @dataclass
 class _Lane:
-    """Steps of one system in their order; followed: the job that they share, once it is made."""
+    """Steps of one system in their order; followed: the job that they share, once it is made.
+
+    A context: what fails within it, also between two steps, cancels the job.
+    """
 
     system: str
     steps: list[Step] = field(default_factory=list)
     followed: Followed | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *fault: object) -> None:
+        if kind is not None and self.followed is not None:
+            self.followed.cancel()
 
 
 class _Dispatch:
@@ -122,8 +132,11 @@ class _Dispatch:
     def one_by_one(self) -> dict[str, Result]:
         """Work off the lanes in this thread."""
         for lane in self.lanes():
-            for step in lane.steps:
-                self._finish(step, self._apply(lane, step, self._heard.started, self._heard.event))
+            with lane:
+                for step in lane.steps:
+                    result = self._apply(lane, step, self._heard.started, self._heard.event)
+                    self._put_down(step, result)
+                    self._heard.finished(step, result)
         return self._results
 
     def side_by_side(self) -> dict[str, Result]:
@@ -158,20 +171,17 @@ class _Dispatch:
 
     def _work(self, lane: _Lane, say: Callable[[Callable[[], None]], None]) -> None:
         """Work off a lane in a thread; `say` has the caller's thread call something."""
-        for step in lane.steps:
-            result = self._apply(
-                lane,
-                step,
-                lambda step: say(lambda: self._heard.started(step)),
-                lambda step, event: say(lambda: self._heard.event(step, event)),
-            )
-            # The next step of this lane reads what this one made: it is put down here.
-            self._put_down(step, result)
-            say(lambda step=step, result=result: self._heard.finished(step, result))  # type: ignore[misc]
-
-    def _finish(self, step: Step, result: Result) -> None:
-        self._put_down(step, result)
-        self._heard.finished(step, result)
+        with lane:
+            for step in lane.steps:
+                result = self._apply(
+                    lane,
+                    step,
+                    lambda step: say(lambda: self._heard.started(step)),
+                    lambda step, event: say(lambda: self._heard.event(step, event)),
+                )
+                # The next step of this lane reads what this one made: it is put down here.
+                self._put_down(step, result)
+                say(lambda step=step, result=result: self._heard.finished(step, result))  # type: ignore[misc]
 
     def _put_down(self, step: Step, result: Result) -> None:
         self._results[step.name] = result

@@ -11,7 +11,7 @@ its fields name, and the keys of what it works on.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from typing import Any, Literal
 from drupe.catalog import METRICS
 from drupe.config.default_metrics import metrics_of
 from drupe.config.schema import NamedMetric, NamedPass, Workflow
+from drupe.config.settings import settings_of
 from drupe.core.cache import Cache
 from drupe.core.dataset import Dataset
 from drupe.core.digest import DigestMemo, value_digest
@@ -137,21 +138,6 @@ def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -
         with blockers:
             check_writable(cache.folder, CACHE_FIELD)
     return replace(planned, blockers=tuple(placed(fault, workflow) for fault in blockers.found))
-
-
-def settings_of(
-    workflow: Workflow, metrics: Sequence[NamedMetric], cache: Path
-) -> dict[str, Setting]:
-    """Return what each system is told of the run: the operations that are planned there."""
-    planned: dict[str, list[Operation]] = {workflow.host.name: [], workflow.measures.name: []}
-    for named in workflow.passes:
-        host = named.host or workflow.host
-        proof = METRICS.find(named.step.proof) if named.step.proof else None
-        proofs = [proof(**named.step.proof_fields())] if proof else []
-        planned.setdefault(host.name, []).extend([named.step, *proofs])
-    planned[workflow.measures.name] += [named.metric for named in metrics]
-    folder = Path(workflow.file).resolve().parent
-    return {name: Setting(name, folder, cache, tuple(each)) for name, each in planned.items()}
 
 
 def placed(fault: DrupeError, workflow: Workflow) -> DrupeError:
@@ -339,17 +325,8 @@ class _Chain:
     ) -> None:
         with self._blockers:
             operation = _with_rows_here(operation)
-        kind = self._kinds[reads[0]]
         environment = self._environment(system)
-        refusal = operation.refusal(kind, self._workflow.target)
-        refusal = refusal or operation.refusal_in(environment)
-        if reads[0] == INPUT and not self._source.found and kind not in operation.takes:
-            refusal = None  # what is not there is of no kind: one fault, not two
-        if refusal is None and self._source.found:
-            refusal = operation.refusal_of_source(self._source.model)
-            maker = self._makers.get(reads[0])
-            if refusal is None and maker is not None:
-                refusal = operation.refusal_behind(maker, self._source.model)
+        refusal = self._refusal(operation, reads[0], system)
         if role == "pass":
             self._makers[stage] = operation
         if refusal:
@@ -378,6 +355,22 @@ class _Chain:
         self.steps.append(
             Step(name, role, stage, reads, registered, operation, parents, key, hit, system, parts)
         )
+
+    def _refusal(self, operation: Operation, read: str, system: NamedSystem) -> Refused | None:
+        """Return why an operation cannot work on the stage `read`, or not on that system."""
+        kind, found = self._kinds[read], self._source.found
+        refusal = operation.refusal(kind, self._workflow.target)
+        refusal = refusal or operation.refusal_in(self._environment(system))
+        if refusal is None and system.system.elsewhere:
+            refusal = operation.refusal_elsewhere()
+        if read == INPUT and not found and kind not in operation.takes:
+            refusal = None  # what is not there is of no kind: one fault, not two
+        if refusal is None and found:
+            refusal = operation.refusal_of_source(self._source.model)
+            maker = self._makers.get(read)
+            if refusal is None and maker is not None:
+                refusal = operation.refusal_behind(maker, self._source.model)
+        return refusal
 
     def _environment(self, system: NamedSystem) -> Environment:
         """Return what is installed on a system; what cannot be asked is told once."""

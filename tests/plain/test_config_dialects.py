@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from drupe.config.dialects import Note, upgrade
+from drupe.config.dialects import Note, names, upgrade
 from drupe.config.dialects.harmless import LORA
 from drupe.config.dialects.known import Refusal
 from drupe.config.dialects.trainer import TRAINING
@@ -281,6 +281,19 @@ CASES: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
     "N10 a search": (["N10"], {"engine": {"search_strategy": {"sampler": "tpe"}}}, {"engine": {}}),
     "N10 true": (["N10"], {"engine": {"search_strategy": True}}, {"engine": {}}),
 }
+
+
+@pytest.mark.parametrize(("has", "read_as"), [(False, "auto"), (True, "paged_adamw_32bit")])
+def test_paged_optimizers_where_there_is_a_gpu(
+    has: bool, read_as: str, upgraded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(names, "has_bitsandbytes_optimizers", lambda: has)
+    for written in ("paged_adamw", "paged_adamw_32bit"):
+        root, told = upgraded(lora({"training_args": {"optim": written}}))
+        assert root == lora({"training_args": {"optim": read_as}})
+        assert len(told) == (written != read_as)
+    root, told = upgraded(lora({"training_args": {"optim": "adamw_8bit"}}))
+    assert root == lora({"training_args": {"optim": "adamw_8bit"}}), "no other is as it is"
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -193,3 +193,30 @@ def test_a_host_that_is_not_described(folder: Workspace) -> None:
     words = r'passes\.more\.host names no system: "awai"; did you mean "away"\?\n  Known: away\.'
     with pytest.raises(ConfigError, match=words):
         folder.plan()
+
+
+def test_what_fails_between_two_steps_stops_the_job_too(folder: Workspace) -> None:
+    """The first step is fetched; the listener fails; the second, which takes long, is stopped."""
+    folder.passes(back={"type": "Reverse"}, slow={"type": "Slow", "ticks": 600, "seconds": 0.05})
+    listener = folder.heard
+
+    def fail(step: Any, result: Any) -> None:
+        raise OSError("the terminal is gone")
+
+    listener.finished = fail  # type: ignore[method-assign]
+    with pytest.raises(OSError, match="the terminal is gone"):
+        drupe.run(folder.write(), listener=listener)
+    [job] = folder.folder.glob("away/*")
+    pids = [
+        int(process.name)
+        for process in Path("/proc").iterdir()
+        if process.name.isdigit() and str(job).encode() in command_line(process)
+    ]
+    assert pids == []
+
+
+def command_line(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""

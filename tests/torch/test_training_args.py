@@ -6,13 +6,16 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from training import lora_step
 
 from drupe.config.dialects.trainer import TRAINING
+from drupe.core.errors import DrupeError
+from drupe.core.libraries import HERE
 from drupe.finetune import lora
-from drupe.finetune.training_args import TrainingArgs
+from drupe.finetune.training_args import BITSANDBYTES_OPTIMIZERS, TrainingArgs
 
 
 def test_every_training_argument_is_one_of_transformers() -> None:
@@ -69,3 +72,22 @@ def test_arguments_that_are_left_out(phrases: Path, tmp_path: Path) -> None:
     assert (handed.optim, handed.report_to) == ("adamw_torch_fused", [])
     assert (handed.eval_strategy, handed.save_strategy) == ("no", "no")
     assert TrainingArgs(report_to="none").report_to == ()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="they run on a GPU")
+@pytest.mark.parametrize("name", BITSANDBYTES_OPTIMIZERS)
+def test_an_optimizer_of_a_gpu_is_refused_without_one(
+    name: str, phrases: Path, tmp_path: Path
+) -> None:
+    step = lora_step(phrases, {"optim": name})
+    refused = step.refusal_in(HERE)
+    assert refused is not None
+    words = f'training_args.optim: is "{name}", which needs an NVIDIA GPU, a torch for it and bits'
+    assert str(refused).startswith(words)
+    with pytest.raises(DrupeError, match=f'is "{name}", which needs a GPU, and torch finds none'):
+        lora.training_arguments(step, tmp_path, torch.float32, evaluates=False)
+
+
+@pytest.mark.parametrize("name", BITSANDBYTES_OPTIMIZERS)
+def test_transformers_knows_each_optimizer(name: str) -> None:
+    assert name in {each.value for each in transformers.training_args.OptimizerNames}

@@ -66,15 +66,25 @@ class Operation(Declared):
             "operation": name,
             "version": self.version,
             "fields": self.key_form(digest),
-            "libraries": {library: environment.version(library) for library in self.libraries},
+            "libraries": {
+                library: environment.version(library) for library in self.deciding_libraries()
+            },
             "parents": list(parents),
         }
 
+    def deciding_libraries(self) -> tuple[str, ...]:
+        """Return the libraries whose versions decide the result, for the fields as they are."""
+        return self.libraries
+
+    def refusal_elsewhere(self) -> Refused | None:
+        """Return why the step cannot run on another machine, or None."""
+        return None
+
     def refusal_in(self, environment: Environment) -> Refused | None:
         """Return which of the deciding libraries do not fit where the step is to run, or None."""
-        missing = [name for name in self.libraries if environment.version(name) is None]
+        missing = [name for name in self.deciding_libraries() if environment.version(name) is None]
         told = [f"needs {', '.join(missing)}"] if missing else []
-        for name in self.libraries:
+        for name in self.deciding_libraries():
             unfit = environment.unfit(name, self.extra)
             told += [unfit] if unfit else []
         if not told:

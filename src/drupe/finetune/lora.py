@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,10 +29,11 @@ from drupe.core.job import Job
 from drupe.core.model import Model, tokenizer_files
 from drupe.data import corpus, load
 from drupe.data.strategies import longest
+from drupe.finetune import trackers
 from drupe.finetune.best import Best
 from drupe.finetune.passes import DoRA, LoftQ, LoRA, QLoRA
 from drupe.finetune.target_modules import ALL_LINEAR, missing_module
-from drupe.finetune.training_args import TrainingArgs
+from drupe.finetune.training_args import BITSANDBYTES_OPTIMIZERS, TrainingArgs
 from drupe.finetune.training_checkpoints import Checkpoints, last_whole_checkpoint
 
 WHERE = "LoRA"
@@ -78,7 +78,7 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     }
     checkpoints = job.scratch / "checkpoints"
     best = Best.of(step.training_args, job)
-    tell_trackers(step.training_args)
+    trackers.begin(step.training_args)
     trainer = transformers.Trainer(
         model=adapted,
         args=training_arguments(step, checkpoints, dtype, evaluates=bool(evals)),
@@ -99,6 +99,7 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     last = last_whole_checkpoint(checkpoints)
     job.facts["resumed_from"] = int(last.name.rpartition("-")[2]) if last else None
     trainer.train(resume_from_checkpoint=str(last) if last else None)
+    trackers.end(step.training_args)
     history = trainer.state.log_history
     if best is not None:
         best.finish(adapted)
@@ -264,6 +265,12 @@ def training_arguments(
     else:
         fields["save_strategy"] = "no"  # Checkpoints asks for one now and then
     on_gpu = torch.cuda.is_available()
+    if fields["optim"] in BITSANDBYTES_OPTIMIZERS and not on_gpu:  # what the key says is what runs
+        raise DrupeError(
+            f"{WHERE}.training_args.optim",
+            f'is "{fields["optim"]}", which needs a GPU, and torch finds none',
+            'Write "auto", or look at what `drupe doctor` says of the machine.',
+        )
     return transformers.TrainingArguments(
         **fields,
         output_dir=str(folder),
@@ -279,15 +286,6 @@ def training_arguments(
         logging_nan_inf_filter=False,  # it would put the mean in the place of a broken loss
         disable_tqdm=True,
     )
-
-
-def tell_trackers(arguments: TrainingArgs) -> None:
-    """Say by their own variables where tensorboard and mlflow write: no argument does."""
-    if arguments.logging_dir is not None:
-        folder = arguments.logging_dir.absolute()
-        folder.mkdir(parents=True, exist_ok=True)  # mlflow's database makes none
-        os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder)
-        os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
 
 
 def _tell_about_lengths(step: LoRA, samples: int, *, has_evals: bool, job: Job) -> None:

@@ -8,10 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from drupe.checkpoint.quantized_base import quantized_base
+from drupe.core.accelerator import has_bitsandbytes_optimizers
 from drupe.core.dataset import Dataset, HeldOut, Names, Part
 from drupe.core.effects import Idle
 from drupe.core.errors import DrupeError, Refused
-from drupe.core.libraries import Environment
+from drupe.core.libraries import HERE, Environment
 from drupe.core.model import Model
 from drupe.core.operation import Metric, Operation, Pass
 from drupe.finetune.adapter_config import (
@@ -26,7 +27,7 @@ from drupe.finetune.target_modules import (
     missing_module,
     tied_module,
 )
-from drupe.finetune.training_args import TrainingArgs
+from drupe.finetune.training_args import BITSANDBYTES_OPTIMIZERS, TrainingArgs
 
 Base = Literal["auto", "original", "dequantized"]
 CHARACTERS_A_TOKEN = 4  # of English; what else a file of rows holds evens out the rest
@@ -90,14 +91,38 @@ class LoRA(Pass):
             )
         return self
 
+    def deciding_libraries(self) -> tuple[str, ...]:
+        """Return the libraries, with bitsandbytes where the optimizer is its."""
+        its_own = self.training_args.optim in BITSANDBYTES_OPTIMIZERS
+        more = ("bitsandbytes",) if its_own and "bitsandbytes" not in self.libraries else ()
+        return (*self.libraries, *more)
+
     def refusal_in(self, environment: Environment) -> Refused | None:
-        """Refuse trackers that are not installed, too."""
+        """Refuse trackers that are not installed, and optimizers that do not run here, too."""
+        optimizer = self.training_args.optim
+        here = environment is HERE
+        if here and optimizer in BITSANDBYTES_OPTIMIZERS and not has_bitsandbytes_optimizers():
+            return Refused(
+                "training_args.optim",
+                f'is "{optimizer}", which needs an NVIDIA GPU, a torch for it and bitsandbytes',
+                'Write "auto", or train where they are.',
+            )
         for name in self.training_args.report_to:
             if not any(map(environment.version, DISTRIBUTIONS[name])):
                 what = f"names {name}, which is not installed"
                 remedy = environment.remedy or f"pip install {DISTRIBUTIONS[name][0]}"
                 return Refused("training_args.report_to", what, remedy)
         return super().refusal_in(environment)
+
+    def refusal_elsewhere(self) -> Refused | None:
+        """Refuse to write into a folder of this machine."""
+        if self.training_args.logging_dir is None:
+            return None
+        return Refused(
+            "training_args.logging_dir",
+            "is a folder of this machine, and the step runs on another",
+            "Leave it out, with the trackers that write there, or run with --system local.",
+        )
 
     def refusal_of_source(self, source: Model) -> Refused | None:
         """Refuse target modules that are not there, or not apart, by names and config."""

@@ -20,6 +20,7 @@ OF_NO_RESULT = (
     *("save_steps", "logging_steps", "per_device_eval_batch_size"),
     *("report_to", "logging_dir", "run_name"),
 )
+BITSANDBYTES_OPTIMIZERS = ("adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit")
 TRACKERS = ("tensorboard", "mlflow", "wandb")
 
 
@@ -59,8 +60,17 @@ class TrainingArgs(Declared):
     """Of the schedule: {"num_cycles": 3}, {"min_lr": 1e-5}."""
     warmup_steps: float = Field(default=0, ge=0)
     """Steps in which the learning rate rises from 0; below 1: the fraction of all steps."""
-    optim: Literal["auto", "adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "auto"
-    """The optimizer; auto: fused AdamW."""
+    optim: Literal[
+        "auto",
+        "adamw_torch",
+        "adamw_torch_fused",
+        "adafactor",
+        "sgd",
+        "adamw_8bit",
+        "paged_adamw_32bit",
+        "paged_adamw_8bit",
+    ] = "auto"
+    """The optimizer; auto: fused AdamW. The last three are bitsandbytes', for an NVIDIA GPU."""
     weight_decay: float = Field(default=0.0, ge=0)
     """Share of a weight that a step takes away, times the learning rate."""
     adam_beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -127,11 +137,9 @@ class TrainingArgs(Declared):
         return self
 
     def key_form(self, digest: Callable[[Path], str]) -> Any:
-        """Return the key form without what changes no result.
-
-        logging_dir is written to, and need not be there: it is no input.
-        """
-        form = super(TrainingArgs, self.model_copy(update={"logging_dir": None})).key_form(digest)
+        """Return the key form without what changes no result."""
+        named = self.model_copy(update={"logging_dir": None})  # written to, and never read
+        form = super(TrainingArgs, named).key_form(digest)
         return {name: value for name, value in form.items() if name not in OF_NO_RESULT}
 
     def without_effect(self) -> list[Idle]:

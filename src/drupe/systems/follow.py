@@ -50,6 +50,7 @@ class Followed:
         self._batch = batch
         self._stopped = stopped
         self._submits = 0
+        self._cancelled = False
         self._last = Polled("queued")
         self._steps = {spec.key: _Step() for spec in batch.steps}
 
@@ -73,11 +74,16 @@ class Followed:
                 return Run(step.done["seconds"], peak, step.done["facts"], step.done["machine"])
             self._again(tell, lambda: self._executor.log(self._batch, key, folder))
         except BaseException:
-            if self._submits and self._last.state != "ended":
-                self._executor.cancel(self._batch)
+            self.cancel()
             raise
         error = _error(spec, folder, step, self._last)
         raise _with_full_disk(error, folder) if self._executor.here else error
+
+    def cancel(self) -> None:
+        """Stop the batch, unless it was never submitted or has ended."""
+        if self._submits and self._last.state != "ended" and not self._cancelled:
+            self._cancelled = True
+            self._executor.cancel(self._batch)
 
     def _submit(self, tell: Tell) -> None:
         self._submits += 1  # before: what was half submitted is to be cancelled too

@@ -7,6 +7,7 @@ from typing import Any
 
 from drupe.config.dialects.rule import Note, maps, move
 from drupe.config.source import Map
+from drupe.core.accelerator import has_bitsandbytes_optimizers
 
 PASS_NAMES = {
     "lora_r": "r",
@@ -64,12 +65,9 @@ RENAMED_PASSES = {
     "OnnxIOFloat16ToFloat32": "OnnxIODataTypeConverter",
     "OrtPerfTuning": "OrtSessionParamsTuning",
 }
-# Optimizers that need a GPU's memory management, or that transformers has dropped.
-OPTIMIZERS = {
-    "paged_adamw_32bit": "auto",
-    "paged_adamw": "auto",
-    "adamw_hf": "adamw_torch",
-}
+OPTIMIZERS = {"adamw_hf": "adamw_torch", "paged_adamw": "paged_adamw_32bit"}
+# AdamW, to the bit, in the memory that a GPU shares with its machine: without a GPU, plain AdamW.
+ON_GPU_ALONE = {"paged_adamw_32bit": "auto"}
 
 
 def renamed_fields(config: Map) -> Iterator[Note]:
@@ -137,8 +135,12 @@ def _optimizer(arguments: Map) -> Iterator[Note]:
         arguments.put("optim", "adafactor", origin)
         yield Note("N9", origin.where, f'{origin.path} is read as optim "adafactor"')
     written = arguments.get("optim")
-    if isinstance(written, str) and written in OPTIMIZERS:
+    if not isinstance(written, str):
+        return
+    name = OPTIMIZERS.get(written, written)
+    if not has_bitsandbytes_optimizers():
+        name = ON_GPU_ALONE.get(name, name)
+    if name != written:
         origin = arguments.origins["optim"]
-        arguments.put("optim", OPTIMIZERS[written], origin)
-        text = f'{origin.path} "{written}" is read as "{OPTIMIZERS[written]}"'
-        yield Note("N9", origin.where, text)
+        arguments.put("optim", name, origin)
+        yield Note("N9", origin.where, f'{origin.path} "{written}" is read as "{name}"')
