@@ -10,14 +10,14 @@ its fields name, and the keys of what it works on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from drupe.catalog import METRICS
 from drupe.chain import INPUT, Blockers, Chain, Step
 from drupe.config.default_metrics import metrics_of
 from drupe.config.schema import InputModel, NamedMetric, Workflow
+from drupe.config.settings import settings_of
 from drupe.config.workspace import completed
 from drupe.core.cache import Cache
 from drupe.core.errors import DrupeError, Refused, refuse
@@ -124,21 +124,6 @@ def draft(
         with blockers:
             check_writable(cache.folder, CACHE_FIELD)
     return replace(planned, blockers=tuple(placed(fault, workflow) for fault in blockers.found))
-
-
-def settings_of(
-    workflow: Workflow, metrics: Sequence[NamedMetric], cache: Path
-) -> dict[str, Setting]:
-    """Return what each system is told of the run: the operations that are planned there."""
-    planned: dict[str, list[Operation]] = {workflow.host.name: [], workflow.measures.name: []}
-    for named in workflow.passes:
-        host = named.host or workflow.host
-        proof = METRICS.find(named.step.proof) if named.step.proof else None
-        proofs = [proof(**named.step.proof_fields())] if proof else []
-        planned.setdefault(host.name, []).extend([named.step, *proofs])
-    planned[workflow.measures.name] += [named.metric for named in metrics]
-    folder = Path(workflow.file).resolve().parent
-    return {name: Setting(name, folder, cache, tuple(each)) for name, each in planned.items()}
 
 
 def placed(fault: DrupeError, workflow: Workflow) -> DrupeError:

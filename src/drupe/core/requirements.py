@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+from functools import cache
 
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
@@ -20,11 +21,12 @@ def holds(requirement: Requirement, extra: str) -> bool:
     return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
-def asked_for(extra: str = "", distribution: str = "drupe") -> list[Requirement]:
+@cache
+def asked_for(extra: str = "", distribution: str = "drupe") -> tuple[Requirement, ...]:
     """Return what an extra of a distribution asks for ("": the distribution itself)."""
     written = importlib.metadata.requires(distribution) or []
     asked = [Requirement(line) for line in written]
-    return [each for each in asked if holds(each, extra) and not (extra and holds(each, ""))]
+    return tuple(each for each in asked if holds(each, extra) and not (extra and holds(each, "")))
 
 
 def specifier(distribution: str, extra: str) -> SpecifierSet:

@@ -271,7 +271,7 @@ def _wanted(
     deciding = {
         OF_PROVIDERS.get(short, {}).get(name, name)
         for each in operations
-        for name in each.libraries
+        for name in each.deciding_libraries()
     }
     asked += map(Requirement, sorted(deciding))
     for each in asked:
