@@ -59,9 +59,6 @@ def join(where: str, address: str, code: str) -> None:
             f"is {address}, whose cluster wants a token: {first_line(fault)}",
             "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or see: ray get-auth-token --help",
         ) from fault
-    except ImportError as fault:  # ray:// goes by gRPC, which Ray alone does not bring
-        what = f"is {address}, for which a part of Ray is missing: {first_line(fault)}"
-        raise Refused(f"{where}.address", what, 'pip install "ray[client]"') from fault
     except (ConnectionError, RuntimeError, ValueError) as fault:
         raise _no_cluster(where, address, fault) from fault
 
