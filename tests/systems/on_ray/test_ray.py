@@ -181,7 +181,7 @@ def test_a_second_client_attaches_to_a_step_that_runs(
 
 
 def test_a_client_that_was_killed_finds_its_step_again(cluster: str, workspace: Workspace) -> None:
-    host = {"type": "Ray", "address": cluster, "max_parallel": 1}
+    host = {"type": "Ray", "address": cluster, "max_parallel": 1, "idle_minutes": 0.2}
     workspace.config["systems"] = {"cluster": host}
     workspace.config["engine"] |= {"host": "cluster", "evaluate": "every-step"}
     metric = {"name": "slow", "type": "SlowLength", "seconds": 6}
