@@ -27,7 +27,6 @@ from drupe.core.journal import Measured, journal_file, write_down
 from drupe.core.model import KINDS, Model
 from drupe.core.process import usable_cores
 from drupe.core.step import StepSpec
-from drupe.core.system import Setting
 from drupe.listener import Listener
 from drupe.plan import INPUT, Plan, Step
 from drupe.preflight.estimates import operation_name
@@ -62,14 +61,9 @@ def open_executors(
             for step in planned.steps
             if step.system.name == system.name and (force or not step.hit)
         ]
-        setting = Setting(
-            name=system.name,
-            folder=Path(planned.workflow.file).resolve().parent,
-            cache=planned.cache.folder,
-            preload=preload_of(to_run, planned.source.model),
-            note=heard.note,
-            force=force,
-        )
+        preload = preload_of(to_run, planned.source.model)
+        known = planned.settings[system.name]
+        setting = replace(known, preload=preload, note=heard.note, force=force)
         found[system.name] = held.enter_context(system.system.open(setting))
         if to_run:
             found[system.name].warm_up()

@@ -11,7 +11,7 @@ its fields name, and the keys of what it works on.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,13 +22,13 @@ from drupe.config.schema import NamedMetric, NamedPass, Workflow
 from drupe.core.cache import Cache
 from drupe.core.dataset import Dataset
 from drupe.core.digest import DigestMemo, value_digest
-from drupe.core.errors import DrupeError, Refused, refuse
+from drupe.core.errors import Blockers, DrupeError, Refused, refuse
 from drupe.core.files import check_writable, files_below
 from drupe.core.libraries import HERE, Environment
 from drupe.core.model import KINDS, Model
 from drupe.core.operation import Operation
 from drupe.core.resource import Remote
-from drupe.core.system import NamedSystem
+from drupe.core.system import NamedSystem, Setting
 from drupe.core.target import Target
 from drupe.resources.models import Located, locate, locate_adapter, locate_files
 from drupe.resources.rows import located
@@ -69,7 +69,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that will be done, in order. blockers: why it cannot be, as far as planning finds it."""
+    """All that will be done, in order.
+
+    blockers: why it cannot be, as far as planning finds it. settings: of each system, by its name.
+    """
 
     workflow: Workflow
     source: Located
@@ -77,6 +80,7 @@ class Plan:
     steps: tuple[Step, ...]
     notes: tuple[str, ...]
     blockers: tuple[DrupeError, ...] = ()
+    settings: Mapping[str, Setting] = field(default_factory=dict)
 
     @property
     def to_run(self) -> tuple[Step, ...]:
@@ -103,7 +107,7 @@ def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -
     """Return the plan of `workflow` with all that is in its way, if it is no plan to be run."""
     folder = Path(workflow.file).resolve().parent
     cache = Cache(cache_folder(workflow), warn)
-    blockers = _Blockers()
+    blockers = Blockers()
     with blockers:
         cache.check_folders(CACHE_FIELD)
     own = [named.host for named in workflow.passes if named.host]
@@ -111,7 +115,10 @@ def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -
         refusal = system.system.refusal()
         if refusal:
             blockers.add(Refused(f"systems.{system.name}", refusal.what, refusal.remedy))
+    for fault in workflow.unready:
+        blockers.add(Refused(fault.where, fault.what, fault.remedy))
     metrics, notes = metrics_of(workflow)
+    settings = settings_of(workflow, metrics, cache.folder)
     source = _absent(workflow)
     with blockers:
         source = _source(workflow, folder, cache.digests, _needs_tokenizer(workflow, metrics))
@@ -119,17 +126,32 @@ def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -
     for key in ("cache_dir", "output_dir"):
         with blockers:
             _check_beside(source, (folder / getattr(workflow.engine, key)).resolve(), key)
-    chain = _Chain(workflow, cache, source, metrics, blockers)
+    chain = _Chain(workflow, cache, source, metrics, blockers, settings)
     chain.measure(INPUT, first=True, last=not workflow.passes)
     for index, named in enumerate(workflow.passes):
         chain.apply(named)
         chain.measure(named.name, first=False, last=index == len(workflow.passes) - 1)
-    planned = Plan(workflow, source, cache, tuple(chain.steps), tuple(notes))
+    planned = Plan(workflow, source, cache, tuple(chain.steps), tuple(notes), settings=settings)
     told = any(fault.where == CACHE_FIELD for fault in blockers.found)
     if planned.to_run and not told:  # a cache that cannot be written serves what it holds
         with blockers:
             check_writable(cache.folder, CACHE_FIELD)
     return replace(planned, blockers=tuple(placed(fault, workflow) for fault in blockers.found))
+
+
+def settings_of(
+    workflow: Workflow, metrics: Sequence[NamedMetric], cache: Path
+) -> dict[str, Setting]:
+    """Return what each system is told of the run: the operations that are planned there."""
+    planned: dict[str, list[Operation]] = {workflow.host.name: [], workflow.measures.name: []}
+    for named in workflow.passes:
+        host = named.host or workflow.host
+        proof = METRICS.find(named.step.proof) if named.step.proof else None
+        proofs = [proof(**named.step.proof_fields())] if proof else []
+        planned.setdefault(host.name, []).extend([named.step, *proofs])
+    planned[workflow.measures.name] += [named.metric for named in metrics]
+    folder = Path(workflow.file).resolve().parent
+    return {name: Setting(name, folder, cache, tuple(each)) for name, each in planned.items()}
 
 
 def placed(fault: DrupeError, workflow: Workflow) -> DrupeError:
@@ -140,26 +162,6 @@ def placed(fault: DrupeError, workflow: Workflow) -> DrupeError:
             fault.where = f"{workflow.lines[place]}: {fault.where}"
             break
     return fault
-
-
-class _Blockers:
-    """A context in which a DrupeError is written down, and what follows goes on."""
-
-    def __init__(self) -> None:
-        self.found: list[DrupeError] = []
-
-    def add(self, fault: DrupeError) -> None:
-        """Write down a fault; the same of another step is told once."""
-        if (fault.what, fault.remedy) not in ((known.what, known.remedy) for known in self.found):
-            self.found.append(fault)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> bool:
-        if isinstance(fault, DrupeError):
-            self.add(fault)
-        return isinstance(fault, DrupeError)
 
 
 def _check_beside(source: Located, written: Path, key: str) -> None:
@@ -247,9 +249,11 @@ class _Chain:
         cache: Cache,
         source: Located,
         metrics: list[NamedMetric],
-        blockers: _Blockers,
+        blockers: Blockers,
+        settings: Mapping[str, Setting],
     ) -> None:
         self._blockers = blockers
+        self._settings = settings
         self._source = source
         self._workflow = workflow
         self._cache = cache
@@ -367,7 +371,8 @@ class _Chain:
         if system.name not in self._environments:
             self._environments[system.name] = HERE
             with self._blockers:
-                self._environments[system.name] = system.system.environment()
+                setting = self._settings[system.name]
+                self._environments[system.name] = system.system.environment(setting)
         return self._environments[system.name]
 
     def _content_digest(self, name: str) -> Callable[[Path], str]:

@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "systems": {"catalog", "resources"},  # of resources the light file that asks AzureML
     "plan": {"catalog", "config", "data", "resources"},
     "outcome": {"plan"},
-    "packaging": {"config", "outcome", "plan"},
+    "packaging": {"config", "outcome", "plan", "resources"},
     "preflight": {"output", "plan", "report", "resources", "systems"},
     "report": {"outcome", "plan"},
     "output": {"outcome", "packaging", "plan", "report"},

@@ -26,7 +26,12 @@ NAMES = {
     "resource_group": GROUP,
     "workspace_name": WORKSPACE,
 }
-CONDA = "name: drupe\ndependencies: [python=3.12]\n"
+CONDA = """\
+dependencies:
+  - python=3.12
+  - pip
+  - pip: [packaging, pydantic, pyyaml, rich, azure-identity, azure-keyvault-secrets]
+"""
 
 
 @pytest.fixture

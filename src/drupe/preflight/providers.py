@@ -19,8 +19,10 @@ EXTRAS = {"CUDAExecutionProvider": "gpu", "DmlExecutionProvider": "directml"}
 
 
 def providers(planned: Plan) -> Iterator[Finding]:
-    """Yield the stages that are to be measured on a provider that nothing here holds."""
+    """Yield the stages that are to be measured here, on a provider that nothing here holds."""
     target = planned.workflow.target
+    if planned.workflow.measures.system.type != "LocalSystem":
+        return
     holders = HOLDERS.get(target.provider, ())
     if not holders or any(installed_version(name) for name in holders):
         return
