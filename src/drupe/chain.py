@@ -15,7 +15,7 @@ from drupe.catalog import METRICS
 from drupe.config.schema import NamedMetric, NamedPass, Workflow
 from drupe.core.cache import Cache
 from drupe.core.digest import value_digest
-from drupe.core.errors import DrupeError, Refused
+from drupe.core.errors import Blockers, Refused
 from drupe.core.files import files_below
 from drupe.core.libraries import HERE, Environment
 from drupe.core.model import KINDS
@@ -56,26 +56,6 @@ class Step:
     def group(self) -> str:
         """The table of the catalog in which the operation is found."""
         return "passes" if self.role == "pass" else "metrics"
-
-
-class Blockers:
-    """A context in which a DrupeError is written down, and what follows goes on."""
-
-    def __init__(self) -> None:
-        self.found: list[DrupeError] = []
-
-    def add(self, fault: DrupeError) -> None:
-        """Write down a fault; the same of another step is told once."""
-        if (fault.what, fault.remedy) not in ((known.what, known.remedy) for known in self.found):
-            self.found.append(fault)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> bool:
-        if isinstance(fault, DrupeError):
-            self.add(fault)
-        return isinstance(fault, DrupeError)
 
 
 class Chain:

@@ -14,13 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from drupe.chain import INPUT, Blockers, Chain, Step
+from drupe.chain import INPUT, Chain, Step
 from drupe.config.default_metrics import metrics_of
 from drupe.config.schema import InputModel, NamedMetric, Workflow
 from drupe.config.settings import settings_of
 from drupe.config.workspace import completed
 from drupe.core.cache import Cache
-from drupe.core.errors import DrupeError, Refused, refuse
+from drupe.core.errors import Blockers, DrupeError, Refused, refuse
 from drupe.core.files import check_writable
 from drupe.core.model import Model
 from drupe.core.operation import Operation
