@@ -102,7 +102,11 @@ class Jobs:
             self._closing.wait(0.02)
         if not job.cancelled:
             job.statuses += ["Preparing", "Running"]
-            status = self._do(job)
+            try:
+                status = self._do(job)
+            except Exception:
+                job.statuses.append("Failed")  # a client would wait for ever
+                raise
             if not job.cancelled:
                 job.statuses.append("Finalizing")
                 job.statuses.append("Failed" if status else "Completed")

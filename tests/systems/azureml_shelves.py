@@ -133,12 +133,12 @@ class Shelves(fake.FakeAzure):
 
     def _place_of(self, uri: str) -> Path:
         """Return where a registered model's files lie, too."""
-        found = re.search(r"(registries/[^/]+/)?(?:.*/)?models/([^/]+)/versions/([^/]+)$", uri)
+        found = re.search(r"/models/([^/]+)/versions/([^/]+)$", uri)
         if found is None:
             return super()._place_of(uri)
-        if found[1]:
-            return self.blobs.folder / SHARED / "models" / f"{found[2]}-{found[3]}"
-        path = self.models[found[2], found[3]]
+        if "/registries/" in uri:
+            return self.blobs.folder / SHARED / "models" / f"{found[1]}-{found[2]}"
+        path = self.models[found[1], found[2]]
         return self.blobs.folder / fake.ACCOUNT / fake.CONTAINER / path
 
     def _registry(self, request: Request, words: list[str]) -> Answer:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from azureml_fake import GROUP, SUBSCRIPTION, WORKSPACE
-from azureml_shelves import REGISTRY, Shelves
+from azureml_shelves import REGISTRY, SHARED, Shelves
 
 import drupe
 from drupe.config.load import load
@@ -121,7 +121,8 @@ def test_its_registry_model_its_datastore_and_its_key_vault(tmp_path: Path, azur
     uris = sorted(each["uri"] for each in job.properties["inputs"].values())
     assert any("datastores/workspaceblobstore/paths/data/train.json" in uri for uri in uris)
     assert any("registries" in uri for uri in uris)
-    assert not azure.requests("GET", "model.safetensors"), "the weights were never here"
+    fetched = [each.path for each in azure.requests("GET", "safetensors")]
+    assert not any(SHARED in each.host for each in azure.requests("GET", "safetensors")), fetched
     assert outcome.path is not None
     assert (outcome.path / "genai_config.json").is_file()
     planted_nowhere(folder, azure)
