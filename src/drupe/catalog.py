@@ -36,7 +36,7 @@ SYSTEMS = Registry(
     {
         "LocalSystem": "drupe.systems.declarations:LocalSystem",
         "PythonEnvironment": "drupe.systems.declarations:PythonEnvironment",
-        "AzureML": "drupe.systems.declarations:AzureML",
+        "AzureML": "drupe.systems.azureml.declaration:AzureML",
         "Ray": "drupe.systems.declarations:Ray",
     },
 )

@@ -21,15 +21,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from drupe.chain import INPUT, Step
 from drupe.core.cache import Result, Run
 from drupe.core.executor import Batch, Executor
 from drupe.core.journal import Measured, journal_file, write_down
 from drupe.core.model import KINDS, Model
-from drupe.core.process import usable_cores
 from drupe.core.step import StepSpec
-from drupe.core.system import Setting
 from drupe.listener import Listener
-from drupe.plan import INPUT, Plan, Step
+from drupe.plan import Plan
 from drupe.preflight.estimates import operation_name
 from drupe.resources.models import architectures, size_of
 from drupe.systems.follow import Followed
@@ -62,12 +61,9 @@ def open_executors(
             for step in planned.steps
             if step.system.name == system.name and (force or not step.hit)
         ]
-        setting = Setting(
-            name=system.name,
-            folder=Path(planned.workflow.file).resolve().parent,
-            cache=planned.cache.folder,
-            preload=preload_of(to_run, planned.source.model),
-            note=heard.note,
+        preload = preload_of(to_run, planned.source.model)
+        setting = replace(
+            planned.settings[system.name], preload=preload, note=heard.note, force=force
         )
         found[system.name] = held.enter_context(system.system.open(setting))
         if to_run:
@@ -231,7 +227,7 @@ class _Dispatch:
             operation=step.registered,
             fields=json.loads(step.operation.model_dump_json()),
             models=tuple(map(self._model, step.reads)),
-            threads=usable_cores(),
+            threads=step.system.system.threads(),
             libraries=step.parts["libraries"],
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from drupe.packaging.packages import write_packages
 from drupe.plan import CACHE_FIELD, Plan
 from drupe.preflight.estimates import estimates
 from drupe.preflight.examine import blockers_of, examine
+from drupe.preflight.finding import Finding
 from drupe.report.words import size
 
 
@@ -53,10 +55,9 @@ def run(
         if isinstance(config, Workflow)
         else load(Path(config), system, target, output, settings, strict=strict)
     )
-    planned = plan.draft(workflow, heard.warning)
-    expected = estimates(planned)
-    findings = examine(planned, expected)
-    refuse(workflow.file, [*planned.blockers, *blockers_of(findings)])
+    planned, findings = _draft(workflow, heard)
+    if prepare(planned, heard, force):
+        planned, findings = _draft(workflow, heard)  # with the versions that are known now
     if force:
         check_writable(planned.cache.folder, CACHE_FIELD)
     heard.planned(planned)
@@ -65,6 +66,23 @@ def run(
     planned.cache.save_digests()
     with planned.cache.using(step.key for step in planned.steps):
         return _work(planned, heard, force, started)
+
+
+def _draft(workflow: Workflow, heard: Listener) -> tuple[Plan, list[Finding]]:
+    """Return the plan with what preflight saw; raises what is in its way."""
+    planned = plan.draft(workflow, heard.warning, heard.note)
+    findings = examine(planned, estimates(planned))
+    refuse(workflow.file, [*planned.blockers, *blockers_of(findings)])
+    return planned, findings
+
+
+def prepare(planned: Plan, heard: Listener, force: bool) -> bool:
+    """Have each system where steps are to run make what they need; return whether one did."""
+    steps = planned.steps if force else planned.to_run
+    systems = {step.system.name: step.system.system for step in steps}
+    settings = {name: replace(planned.settings[name], note=heard.note) for name in systems}
+    made = [systems[name].prepare(settings[name]) for name in systems]
+    return any(made)
 
 
 def _work(planned: Plan, heard: Listener, force: bool, started: float) -> Outcome:

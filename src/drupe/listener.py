@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from drupe.chain import Step
 from drupe.core.cache import Result
-from drupe.plan import Plan, Step
+from drupe.plan import Plan
 from drupe.preflight.finding import Finding
 
 

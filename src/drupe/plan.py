@@ -10,66 +10,34 @@ its fields name, and the keys of what it works on.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
 
-from drupe.catalog import METRICS
+from drupe.chain import INPUT, Chain, Step
 from drupe.config.default_metrics import metrics_of
-from drupe.config.schema import NamedMetric, NamedPass, Workflow
+from drupe.config.schema import InputModel, NamedMetric, Workflow
+from drupe.config.settings import settings_of
+from drupe.config.workspace import completed
 from drupe.core.cache import Cache
-from drupe.core.dataset import Dataset
-from drupe.core.digest import DigestMemo, value_digest
-from drupe.core.errors import DrupeError, Refused, refuse
-from drupe.core.files import check_writable, files_below
-from drupe.core.libraries import HERE, Environment
-from drupe.core.model import KINDS, Model
+from drupe.core.errors import Blockers, DrupeError, Refused, refuse
+from drupe.core.files import check_writable
+from drupe.core.model import Model
 from drupe.core.operation import Operation
-from drupe.core.resource import Remote
-from drupe.core.system import NamedSystem
-from drupe.core.target import Target
-from drupe.resources.models import Located, locate, locate_adapter, locate_files
-from drupe.resources.rows import located
+from drupe.core.resource import AzureMLClient, Remote
+from drupe.core.system import Setting
+from drupe.resources.inputs import Inputs
+from drupe.resources.models import Located
 
-INPUT = "input model"
 CACHE_FIELD = "engine.cache_dir"
-FOLDER_NAME = re.compile(r"\w[\w .+-]{0,60}")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One operation on one stage of the chain.
-
-    name: as the user reads it ("lora", "lora: accuracy"). stage: the stage that it makes (a
-    pass) or is about (a proof, a metric). reads: the stages that it works on, the input first.
-    key: empty where it cannot be known, for something that it is made of is not there.
-    system: where it runs.
-    parts: what the key is the hash of.
-    """
-
-    name: str
-    role: Literal["pass", "proof", "metric"]
-    stage: str
-    reads: tuple[str, ...]
-    registered: str
-    operation: Operation
-    parents: tuple[str, ...]
-    key: str
-    hit: bool
-    system: NamedSystem
-    parts: dict[str, Any] = field(default_factory=dict, compare=False)
-
-    @property
-    def group(self) -> str:
-        """The table of the catalog in which the operation is found."""
-        return "passes" if self.role == "pass" else "metrics"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that will be done, in order. blockers: why it cannot be, as far as planning finds it."""
+    """All that will be done, in order.
+
+    blockers: why it cannot be, as far as planning finds it. settings: of each system, by its name.
+    """
 
     workflow: Workflow
     source: Located
@@ -77,6 +45,7 @@ class Plan:
     steps: tuple[Step, ...]
     notes: tuple[str, ...]
     blockers: tuple[DrupeError, ...] = ()
+    settings: Mapping[str, Setting] = field(default_factory=dict)
 
     @property
     def to_run(self) -> tuple[Step, ...]:
@@ -99,11 +68,18 @@ def make(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) ->
     return planned
 
 
-def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -> Plan:
-    """Return the plan of `workflow` with all that is in its way, if it is no plan to be run."""
+def draft(
+    workflow: Workflow,
+    warn: Callable[[str], None] = lambda text: None,
+    note: Callable[[str], None] = lambda text: None,
+) -> Plan:
+    """Return the plan of `workflow` with all that is in its way, if it is no plan to be run.
+
+    note: is told how far what lies elsewhere is fetched.
+    """
     folder = Path(workflow.file).resolve().parent
     cache = Cache(cache_folder(workflow), warn)
-    blockers = _Blockers()
+    blockers = Blockers()
     with blockers:
         cache.check_folders(CACHE_FIELD)
     own = [named.host for named in workflow.passes if named.host]
@@ -111,20 +87,38 @@ def draft(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -
         refusal = system.system.refusal()
         if refusal:
             blockers.add(Refused(f"systems.{system.name}", refusal.what, refusal.remedy))
+    for fault in workflow.unready:
+        blockers.add(Refused(fault.where, fault.what, fault.remedy))
     metrics, notes = metrics_of(workflow)
+    settings = settings_of(workflow, metrics, cache.folder)
     source = _absent(workflow)
+    asked: set[str] = set()
+    hosts = [named.host or workflow.host for named in workflow.passes] or [workflow.host]
+    used = [*hosts, *([workflow.measures] if metrics else [])]
+    inputs = Inputs(
+        folder=folder,
+        cache=cache.folder,
+        digests=cache.digests,
+        client=lambda remote, where: _client(workflow, folder, remote, where, asked),
+        note=note,
+        reads=lambda remote: all(each.system.reads(remote) for each in used),
+        reaches_hub=all(each.system.reaches_hub for each in used),
+    )
     with blockers:
-        source = _source(workflow, folder, cache.digests, _needs_tokenizer(workflow, metrics))
+        source = _source(workflow.input_model, inputs, _needs_tokenizer(workflow, metrics))
     notes += [source.note] if source.note else []
     for key in ("cache_dir", "output_dir"):
         with blockers:
             _check_beside(source, (folder / getattr(workflow.engine, key)).resolve(), key)
-    chain = _Chain(workflow, cache, source, metrics, blockers)
+    chain = Chain(workflow, cache, source, inputs, metrics, blockers, settings)
     chain.measure(INPUT, first=True, last=not workflow.passes)
     for index, named in enumerate(workflow.passes):
         chain.apply(named)
         chain.measure(named.name, first=False, last=index == len(workflow.passes) - 1)
-    planned = Plan(workflow, source, cache, tuple(chain.steps), tuple(notes))
+    if any(each.system.client() is not None for each in used):
+        asked.add(workflow.workspace.note)
+    notes += sorted(asked)
+    planned = Plan(workflow, source, cache, tuple(chain.steps), tuple(notes), settings=settings)
     told = any(fault.where == CACHE_FIELD for fault in blockers.found)
     if planned.to_run and not told:  # a cache that cannot be written serves what it holds
         with blockers:
@@ -140,26 +134,6 @@ def placed(fault: DrupeError, workflow: Workflow) -> DrupeError:
             fault.where = f"{workflow.lines[place]}: {fault.where}"
             break
     return fault
-
-
-class _Blockers:
-    """A context in which a DrupeError is written down, and what follows goes on."""
-
-    def __init__(self) -> None:
-        self.found: list[DrupeError] = []
-
-    def add(self, fault: DrupeError) -> None:
-        """Write down a fault; the same of another step is told once."""
-        if (fault.what, fault.remedy) not in ((known.what, known.remedy) for known in self.found):
-            self.found.append(fault)
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> bool:
-        if isinstance(fault, DrupeError):
-            self.add(fault)
-        return isinstance(fault, DrupeError)
 
 
 def _check_beside(source: Located, written: Path, key: str) -> None:
@@ -189,46 +163,35 @@ def cache_folder(workflow: Workflow) -> Path:
     return (Path(workflow.file).resolve().parent / workflow.engine.cache_dir).resolve()
 
 
-def _source(
-    workflow: Workflow, folder: Path, digests: DigestMemo, needs_tokenizer: bool
-) -> Located:
-    asked = workflow.input_model
-    if isinstance(asked.model_path, Remote):
-        raise _not_fetched("input_model.model_path", asked.model_path)
+def _source(asked: InputModel, inputs: Inputs, needs_tokenizer: bool) -> Located:
     if asked.type == "Files":
-        return locate_files(asked.model_path, folder, digests)
-    located = locate(
+        return inputs.files(asked.model_path)
+    arguments = asked.load_kwargs
+    found = inputs.model(
         asked.model_path,
-        folder,
-        asked.load_kwargs.revision,
-        asked.load_kwargs.trust_remote_code,
-        digests,
+        arguments.revision,
+        arguments.trust_remote_code,
         needs_tokenizer=needs_tokenizer,
     )
     if asked.adapter_path is None:
-        return located
-    adapter = locate_adapter(asked.adapter_path, folder, located.model, digests)
-    return replace(located, model=adapter)
+        return found
+    return replace(found, model=inputs.adapter(asked.adapter_path, found.model))
 
 
-def _not_fetched(where: str, remote: Remote) -> Refused:
-    what = f"is {remote.uri}, and this version fetches nothing from AzureML"
-    return Refused(where, what, "Download it, and give its path.")
-
-
-def _with_rows_here(operation: Operation) -> Operation:
-    """Return the operation with its data sets of the Hub brought here."""
-    here = {}
-    for name in type(operation).model_fields:
-        value = getattr(operation, name)
-        if isinstance(value, Dataset) and value.load_dataset_config.of_hub:
-            here[name] = located(value)
-    return operation.model_copy(update=here) if here else operation
-
-
-def _datasets_of(operation: Operation) -> list[Dataset]:
-    values = (getattr(operation, name) for name in type(operation).model_fields)
-    return [value for value in values if isinstance(value, Dataset)]
+def _client(
+    workflow: Workflow, folder: Path, remote: Remote, where: str, told: set[str]
+) -> AzureMLClient | None:
+    """Return the workspace in which a resource lies; of one that lies in none, who asks."""
+    own = remote.azureml_client
+    if own is not None:
+        own = completed(own, folder)
+        if all(own.triple):
+            return own
+    if not remote.needs_client:
+        return workflow.workspace.client
+    client = workflow.workspace.needed(where)
+    told.add(workflow.workspace.note)
+    return client
 
 
 def _needs_tokenizer(workflow: Workflow, metrics: list[NamedMetric]) -> bool:
@@ -236,147 +199,3 @@ def _needs_tokenizer(workflow: Workflow, metrics: list[NamedMetric]) -> bool:
     passes = [named.step for named in workflow.passes]
     operations: list[Operation] = [*passes, *(named.metric for named in metrics)]
     return any("transformers" in operation.libraries for operation in operations)
-
-
-class _Chain:
-    """The stages one after the other, with the key and the kind of the latest."""
-
-    def __init__(
-        self,
-        workflow: Workflow,
-        cache: Cache,
-        source: Located,
-        metrics: list[NamedMetric],
-        blockers: _Blockers,
-    ) -> None:
-        self._blockers = blockers
-        self._source = source
-        self._workflow = workflow
-        self._cache = cache
-        self._metrics = metrics
-        self._kinds = {INPUT: source.model.kind}
-        base = source.model.base
-        model = source.model
-        root = ["input", model.kind, model.digest, base.digest if base else None, model.remote_code]
-        self._keys = {INPUT: value_digest(root) if source.found else ""}
-        # The content of each stage, as far as it is made: what follows on the unmade is no hit.
-        self._digests: dict[str, str | None] = {INPUT: source.model.digest or None}
-        self._makers: dict[str, Operation] = {}
-        self._environments: dict[str, Environment] = {}
-        self._latest = INPUT
-        self.steps: list[Step] = []
-
-    def apply(self, named: NamedPass) -> None:
-        """Add a pass on the latest stage, and its proof."""
-        name, step = named.name, named.step
-        system = named.host or self._workflow.host
-        before = self._latest
-        if name in self._keys:
-            what = "is a stage's own name"
-            self._blockers.add(Refused(f"passes.{name}", what, "Give the pass another name."))
-            return
-        if not FOLDER_NAME.fullmatch(name):
-            what = "cannot be a part of the output folder's name"
-            remedy = "Name the pass with letters, digits, _ and -."
-            self._blockers.add(Refused(f"passes.{name}", what, remedy))
-        self._add(name, "pass", name, (before,), named.type, step, system)
-        self._latest = name
-        self._kinds[name] = step.gives
-        self._keys[name] = self.steps[-1].key
-        if step.proof:
-            proof = METRICS.find(step.proof)(**step.proof_fields())
-            self._add(f"{name}: proof", "proof", name, (name, before), step.proof, proof, system)
-
-    def measure(self, stage: str, first: bool, last: bool) -> None:
-        """Add the metrics of a stage, as far as the config wants it measured."""
-        wanted = self._workflow.engine.evaluate
-        if wanted == "none" or (wanted == "ends" and not (first or last)):
-            return
-        kind = self._kinds[stage]
-        for named in self._metrics:
-            if kind in named.metric.takes:
-                metric = named.metric
-                if "target" in type(metric).model_fields and not KINDS[kind].on_target:
-                    # What runs in torch here is the same whatever the target: so is its key.
-                    metric = metric.model_copy(update={"target": Target()})
-                system = self._workflow.measures
-                name = f"{stage}: {named.name}"
-                self._add(name, "metric", stage, (stage,), named.type, metric, system)
-
-    def _add(
-        self,
-        name: str,
-        role: Literal["pass", "proof", "metric"],
-        stage: str,
-        reads: tuple[str, ...],
-        registered: str,
-        operation: Operation,
-        system: NamedSystem,
-    ) -> None:
-        with self._blockers:
-            operation = _with_rows_here(operation)
-        environment = self._environment(system)
-        refusal = self._refusal(operation, reads[0], system)
-        if role == "pass":
-            self._makers[stage] = operation
-        if refusal:
-            own = refusal.where == type(operation).__name__  # not what the user calls it
-            where = f"{name} ({registered if own else refusal.where})"
-            self._blockers.add(Refused(where, refusal.what, refusal.remedy))
-        parents = tuple(self._keys[read] for read in reads)
-        key, parts = "", {}
-        for dataset in _datasets_of(operation):
-            files = dataset.load_dataset_config.data_files
-            if isinstance(files, Remote):
-                self._blockers.add(_not_fetched(f"{dataset.name}.data_files", files))
-                parents = ("",)
-        with self._blockers:
-            digest = self._content_digest(name)
-            parts = operation.key_parts(registered, parents, digest, environment)
-            key = value_digest(parts) if all(parents) else ""
-        contents = [self._digests[read] for read in reads]
-        known = tuple(content for content in contents if content is not None)
-        found = None
-        if key and len(known) == len(contents):
-            found = self._cache.find(key, operation.gives, known)
-        if role == "pass":
-            self._digests[stage] = found.model.digest if found else None
-        hit = found is not None
-        self.steps.append(
-            Step(name, role, stage, reads, registered, operation, parents, key, hit, system, parts)
-        )
-
-    def _refusal(self, operation: Operation, read: str, system: NamedSystem) -> Refused | None:
-        """Return why an operation cannot work on the stage `read`, or not on that system."""
-        kind, found = self._kinds[read], self._source.found
-        refusal = operation.refusal(kind, self._workflow.target)
-        refusal = refusal or operation.refusal_in(self._environment(system))
-        if refusal is None and system.system.elsewhere:
-            refusal = operation.refusal_elsewhere()
-        if read == INPUT and not found and kind not in operation.takes:
-            refusal = None  # what is not there is of no kind: one fault, not two
-        if refusal is None and found:
-            refusal = operation.refusal_of_source(self._source.model)
-            maker = self._makers.get(read)
-            if refusal is None and maker is not None:
-                refusal = operation.refusal_behind(maker, self._source.model)
-        return refusal
-
-    def _environment(self, system: NamedSystem) -> Environment:
-        """Return what is installed on a system; what cannot be asked is told once."""
-        if system.name not in self._environments:
-            self._environments[system.name] = HERE
-            with self._blockers:
-                self._environments[system.name] = system.system.environment()
-        return self._environments[system.name]
-
-    def _content_digest(self, name: str) -> Callable[[Path], str]:
-        def digest(path: Path) -> str:
-            if path.is_dir():
-                return self._cache.digests.folder(path, files_below(path))
-            if not path.is_file():
-                where = self._workflow.places.get(path, name)
-                raise Refused(where, f"names {path}, which is not there", "Mend the path.")
-            return self._cache.digests.digest(path)
-
-        return digest

@@ -37,8 +37,8 @@ def test_for_its_own_target_it_is_built_but_not_run(page: Job) -> None:
 def test_its_azureml_host_is_refused_with_the_remedy(page: Job) -> None:
     done = page.drupe("run", "--config", "olive-config.json")
     assert done.returncode == 2
-    assert 'engine.host: "aml" is an AzureML system' in done.stderr
-    assert "Run with --system local." in done.stderr
+    assert "systems.aml: has no workspace" in done.stderr
+    assert "or run with --system local." in done.stderr
 
 
 def test_the_pages_own_command_is_there(page: Job) -> None:

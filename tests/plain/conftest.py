@@ -14,12 +14,13 @@ import pytest
 from hypothesis import settings
 
 import drupe
+from drupe.chain import Step
 from drupe.config.load import load
 from drupe.core.cache import Result
 from drupe.core.model import Model
 from drupe.core.step import StepSpec
 from drupe.outcome import Outcome
-from drupe.plan import Plan, Step, make
+from drupe.plan import Plan, make
 from drupe.systems.local import LocalExecutor
 
 settings.register_profile("plain", max_examples=20, deadline=None, database=None)

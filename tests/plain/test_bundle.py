@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 from drupe_toys import Append, Breaks, Reverse
 
-from drupe.cli.batch import MARK
+from drupe.catalog import find
+from drupe.core.digest import file_digest
 from drupe.core.errors import StepError
 from drupe.core.executor import Batch
 from drupe.core.model import Model
+from drupe.core.operation import Operation
 from drupe.core.step import StepSpec
-from drupe.systems.batch import digests
+from drupe.systems.batch import MARK, _located, digests, read_batch
 from drupe.systems.bundle import Bundle, pack
 from drupe.systems.code import installed_code, put_on_path
 from drupe.systems.follow import check_arrived
@@ -170,3 +172,49 @@ def test_what_did_not_arrive_whole_is_told(
     words = rf"^there: its result did not arrive whole: {what}\n  Run again"
     with pytest.raises(StepError, match=words):
         check_arrived("there", tmp_path, sent)
+
+
+def test_a_model_that_lies_elsewhere_is_given_by_its_address(tmp_path: Path) -> None:
+    model = Model("files", tmp_path, "d", source="azureml:phi:3")
+    bundle = pack(Batch((spec_of(Reverse(), "Reverse", model),), lambda key: tmp_path), tmp_path)
+    assert bundle.inputs == {"model0": "azureml:phi:3"}
+    [step] = read_batch(tmp_path)["steps"]
+    assert step["models"][0]["path"] == str(Path("inputs") / "model0")
+    assert str(tmp_path).encode() not in (tmp_path / "batch.json").read_bytes()
+
+
+def rows(data_files: Any, fetched: Path | None) -> Operation:
+    source = {"data_files": data_files, "fetched": str(fetched) if fetched else None}
+    dataset = {"name": "rows", "load_dataset_config": source}
+    fields = {"train_data_config": dataset}
+    return find("passes", "LoRA").model_validate_json(json.dumps(fields))
+
+
+STORED = {
+    "type": "azureml_datastore",
+    "datastore_name": "d",
+    "relative_path": "a/rows.jsonl",
+    "identity": "known",
+    "azureml_client": {"subscription_id": "of-the-user"},
+}
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_data_that_lie_elsewhere_travel_or_are_given_by_their_address(
+    here: bool, tmp_path: Path
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "one"}\n')
+    operation = rows(STORED, file if here else None)
+    spec = spec_of(operation, "LoRA", Model("hf", tmp_path, "d"))
+    bundle = pack(Batch((spec,), lambda key: tmp_path), tmp_path / "packed")
+    address = "azureml://datastores/d/paths/a/rows.jsonl"
+    assert bundle.inputs.get("data0") == (None if here else address)
+    assert "of-the-user" not in (bundle.folder / "batch.json").read_text()
+    places = {"bundle": bundle.folder, "inputs/data0": file}
+    [step] = read_batch(bundle.folder)["steps"]
+    there = _located(StepSpec.from_json(step), places)
+    found = find("passes", "LoRA").model_validate_json(json.dumps(there.fields))
+    [read] = found.train_data_config.load_dataset_config.local_files
+    assert read.read_text() == '{"text": "one"}\n'
+    assert found.key_form(file_digest) == operation.key_form(file_digest)

@@ -109,8 +109,8 @@ def test_every_key_of_the_page_lands_where_it_should() -> None:
 
 def test_the_page_as_it_stands_is_refused_with_the_remedy() -> None:
     words = (
-        r"systems\.aml: is of type AzureML, which can be described, not used, in this version\n"
-        r"  Run with --system local\."
+        r"systems\.aml: has no workspace\n"
+        r'  Write "azureml_client", or run with --system local\.'
     )
     with pytest.raises(Refused, match=words):
         make(load(PAGE / "olive-config.json"))

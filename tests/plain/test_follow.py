@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from drupe_toys import Reverse
+from drupe_toys import Breaks, Reverse
 
-from drupe.core.errors import DrupeError
+from drupe.core.errors import DrupeError, StepError
 from drupe.core.executor import Batch, Polled, Transient
 from drupe.core.model import Model
 from drupe.systems import follow
@@ -125,3 +125,40 @@ def test_what_has_ended_is_not_cancelled(followed: Callable[..., Any], waits: li
     with pytest.raises(DrupeError, match="lost it"):
         followed(service)
     assert "cancel" not in service.asked
+
+
+class ToldAtOnce(Flaky):
+    """A place that was not looked at before it had ended, badly."""
+
+    def __init__(self, *events: dict[str, Any]) -> None:
+        super().__init__()
+        self.events = events
+
+    def poll(self, batch: Batch, seconds: float) -> Polled:
+        return Polled("ended", self.events, "ended with exit code 1", 1)
+
+
+def test_what_was_done_before_a_failure_is_kept_though_it_is_heard_of_at_the_end(
+    tmp_path: Path,
+) -> None:
+    first, second = "1" * 64, "2" * 64
+    made = Model("files", Path(), "", step=first)
+    specs = (
+        spec_of(Reverse(), "Reverse", Model("files", tmp_path, "d"), first),
+        spec_of(Breaks(how="error"), "Breaks", made, second),
+    )
+    failed = {"where": "Breaks, Breaks.how", "what": "is error", "remedy": "Choose another."}
+    executor = ToldAtOnce(
+        {**DONE, "facts": {"a": 1}, "step": first}, {"event": "failed", "step": second, **failed}
+    )
+    followed = follow.Followed(executor, Batch(specs, lambda key: tmp_path / key))
+    assert followed.step(first, lambda event: None).facts == {"a": 1}
+    with pytest.raises(StepError, match=r"^Breaks, Breaks\.how: is error\n  Choose another\.$"):
+        followed.step(second, lambda event: None)
+
+
+def test_the_last_steps_word_is_not_enough_where_its_process_fails(tmp_path: Path) -> None:
+    spec = spec_of(Reverse(), "Reverse", Model("files", tmp_path, "d"))
+    followed = follow.Followed(ToldAtOnce(DONE), Batch((spec,), lambda key: tmp_path))
+    with pytest.raises(StepError, match=r"^Reverse: its process ended with exit code 1"):
+        followed.step(spec.key, lambda event: None)

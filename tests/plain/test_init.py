@@ -15,11 +15,12 @@ from pathlib import Path
 import pytest
 
 from drupe.cli import main
-from drupe.cli.init import MODEL, SAMPLES, TEMPLATES
+from drupe.cli.init import MODEL, QUESTIONS, SAMPLES, TEMPLATES, content
 from drupe.config.load import load
 from drupe.core import files
 from drupe.core.files import write_together
-from drupe.plan import make
+from drupe.core.libraries import PINNED, library_version
+from drupe.plan import draft, make
 from tests.plain.conftest import tree
 
 Captured = pytest.CaptureFixture[str]
@@ -33,11 +34,25 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path / "here")
 
 
+HERE = [name for name in TEMPLATES if name != "azureml"]  # those whose steps run here
+ANSWERS = {blank: blank.strip("<>").replace(" ", "-") for blank in QUESTIONS}
+
+
 def written(name: str) -> list[str]:
-    return sorted([*SAMPLES[name], "data/README.md", "config.yaml"])
+    more = ["conda.yaml"] if name == "azureml" else []
+    return sorted([*SAMPLES[name], "data/README.md", "config.yaml", *more])
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+def fill_in() -> None:
+    """Write something in place of each placeholder."""
+    text = Path("config.yaml").read_text()
+    for blank, answer in ANSWERS.items():
+        assert text.count(blank) == 1
+        text = text.replace(blank, answer)
+    Path("config.yaml").write_text(text)
+
+
+@pytest.mark.parametrize("name", HERE)
 def test_a_template_is_checked_and_planned_without_a_word_of_doubt(
     name: str, capsys: Captured
 ) -> None:
@@ -59,7 +74,7 @@ def test_a_template_is_checked_and_planned_without_a_word_of_doubt(
     assert not [line for line in shown.out.splitlines() if line.startswith("!")]
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("name", HERE)
 def test_what_a_template_says_is_the_default_is_the_default(name: str) -> None:
     """Each `# field: value` can be taken in: it is known there, and changes no step's key."""
     main(["init", name, "--model", MODEL_FOLDER])
@@ -75,7 +90,7 @@ def test_what_a_template_says_is_the_default_is_the_default(name: str) -> None:
     assert (after.notes, after.workflow.notes, after.blockers) == ((), (), ())
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("name", HERE)
 def test_each_template_has_short_lines_and_names_the_model_once(name: str) -> None:
     main(["init", name])
     text = Path("config.yaml").read_text()
@@ -189,7 +204,7 @@ def test_an_unknown_template_is_told_with_the_nearest(capsys: Captured) -> None:
     assert main(["init", "quantise"]) == 2
     assert capsys.readouterr().err == (
         'drupe init: "quantise" is not a template; did you mean "quantize"?\n'
-        "  Known: phi3-emotion, quantize, qlora.\n"
+        "  Known: phi3-emotion, quantize, qlora, azureml.\n"
     )
 
 
@@ -209,7 +224,7 @@ def test_without_a_name_and_a_terminal_the_templates_are_listed(words: list[str]
     assert tree(Path()) == {}
 
 
-def asked(*answers: bytes) -> tuple[int, str]:
+def asked(*answers: bytes, words: tuple[str, ...] = ()) -> tuple[int, str]:
     """Run `drupe init` in a terminal with these answers; return its exit status and words.
 
     A Ctrl-C that comes between Python's prompt and its waiting for input is heard with the next
@@ -217,7 +232,7 @@ def asked(*answers: bytes) -> tuple[int, str]:
     """
     child, terminal = pty.fork()
     if child == 0:
-        os.execv(sys.executable, [sys.executable, "-m", "drupe", "init"])
+        os.execv(sys.executable, [sys.executable, "-m", "drupe", "init", *words])
     shown, left, tries = "", list(answers), 20
     while tries:
         if not select.select([terminal], [], [], 3)[0]:
@@ -325,3 +340,92 @@ def test_files_are_written_together_or_not_at_all(
     monkeypatch.undo()
     write_together(contents)
     assert tree(tmp_path) == {"out/old": b"new", "out/new/deep/a": b"a"}
+
+
+def test_azureml_leaves_placeholders_that_are_named_one_by_one(capsys: Captured) -> None:
+    assert main(["init", "azureml"]) == 0
+    shown = capsys.readouterr().out
+    assert sorted(tree(Path())) == written("azureml")
+    assert max(map(len, Path("config.yaml").read_text().splitlines())) <= 100
+    unready = load(Path("config.yaml")).unready
+    assert len(unready) == len(QUESTIONS)
+    for blank, question in QUESTIONS.items():
+        assert f"  {blank:<26}{question}\n" in shown
+        assert any(f'is still a placeholder ("{blank}")' in fault.what for fault in unready)
+    assert main(["plan", "config.yaml"]) == 2
+    told = capsys.readouterr().err
+    assert all(f'("{blank}")' in told for blank in QUESTIONS)
+
+
+def test_azureml_filled_in_has_a_job_environment_with_nothing_wrong(capsys: Captured) -> None:
+    main(["init", "azureml"])
+    fill_in()
+    workflow = load(Path("config.yaml"), strict=True)
+    assert workflow.unready == ()
+    assert workflow.notes == ()
+    assert (workflow.host.name, workflow.target.provider) == ("aml", "CUDAExecutionProvider")
+    planned = draft(workflow)
+    told = " ".join(f"{fault.where} {fault.what}" for fault in planned.blockers)
+    assert "conda" not in told
+    assert "needs " not in told, "every library that a step needs is there"
+    for step in planned.steps:
+        for library, version in step.parts.get("libraries", {}).items():
+            assert not str(version).startswith(PINNED), f"{library} is pinned"
+    here = {
+        library: version
+        for step in planned.steps
+        for library, version in step.parts.get("libraries", {}).items()
+        if library in ("transformers", "peft", "onnx-ir") and library_version(library)
+    }
+    assert here == {library: library_version(library) for library in here}
+
+
+def test_what_the_azureml_template_says_is_the_default_is_the_default() -> None:
+    main(["init", "azureml"])
+    fill_in()
+    before = load(Path("config.yaml"))
+    text = Path("config.yaml").read_text()
+    taken_in, count = re.subn(r"^( +)# (?!max_steps)(\w+: )", r"\1\2", text, flags=re.MULTILINE)
+    assert count >= 6
+    Path("config.yaml").write_text(taken_in)
+    after = load(Path("config.yaml"), strict=True)
+    assert (after.passes, after.engine, after.host) == (before.passes, before.engine, before.host)
+
+
+def test_the_pins_are_those_of_constraints_where_nothing_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("drupe.cli.init.installed_version", lambda name: None)
+    monkeypatch.setattr("drupe.cli.init.library_version", lambda name: None)
+    constraints = (Path(__file__).parents[2] / "constraints.txt").read_text().lower().split()
+    lines = content("azureml")["conda.yaml"].decode().splitlines()
+    pins = [line.split()[1].lower() for line in lines if "==" in line]
+    assert len(pins) == 17
+    assert [pin for pin in pins if pin not in constraints] == []
+
+
+def test_the_pins_are_of_what_is_installed_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"torch": "2.9.1+cpu", "transformers": "5.20.100"}
+    monkeypatch.setattr("drupe.cli.init.installed_version", versions.get)
+    monkeypatch.setattr("drupe.cli.init.library_version", lambda name: "0.19.0")
+    text = content("azureml")["conda.yaml"].decode()
+    assert "      - torch==2.9.1                       # what training needs\n" in text
+    assert "      - transformers==5.20.100\n" in text
+    assert "      - onnxruntime-genai-cuda==0.19.0 " in text
+
+
+def test_azureml_with_a_model_of_the_hub() -> None:
+    main(["init", "azureml", "--model", "owner/a-model"])
+    assert load(Path("config.yaml")).input_model.model_path == "owner/a-model"
+    assert "registry_name" not in Path("config.yaml").read_text()
+
+
+def test_a_terminal_is_asked_what_azureml_needs() -> None:
+    answers = [answer.encode() + b"\n" for answer in ANSWERS.values()]
+    answers[1] = b"\n"  # left for later
+    status, shown = asked(*answers, words=("azureml",))
+    assert status == 0, shown
+    assert "The id of the Azure subscription: [<subscription id>] subscription-id\n" in shown
+    assert "To be filled in, in config.yaml:\n  <resource group>" in shown
+    [fault] = load(Path("config.yaml")).unready
+    assert fault.what == 'is still a placeholder ("<resource group>")'

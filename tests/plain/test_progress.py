@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from drupe.chain import Step
 from drupe.cli import progress
-from drupe.plan import Step
 from tests.plain.conftest import Workspace
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from drupe.core.errors import ConfigError, Refused
+from drupe.core.requirements import asked_for
 from drupe.systems.interpreter import InterpreterEnvironment, python_of
 from tests.plain.conftest import Workspace
 
@@ -111,6 +112,29 @@ def test_an_old_python_is_refused(tmp_path: Path) -> None:
     old.chmod(0o755)
     with pytest.raises(Refused, match=r"is Python 3\.8\.10, and drupe needs 3\.11 or newer"):
         InterpreterEnvironment.of(python_of(tmp_path))
+
+
+def test_what_drupe_needs_there_is_named(elsewhere: Workspace, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", bare], check=True)
+    elsewhere.config["systems"]["other"]["python_environment_path"] = str(bare)
+    lacking = [re.escape(str(each)) for each in asked_for()]
+    python = re.escape(str(bare / "bin" / "python"))
+    quoted = " ".join(f'"{each}"' for each in lacking)
+    words = (
+        rf"{python} lacks {', '.join(lacking)}, which drupe itself needs there\n"
+        rf"  {python} -m pip install {quoted}"
+    )
+    assert len(lacking) >= 2
+    with pytest.raises(Refused, match=words):
+        elsewhere.plan()
+
+
+def test_a_version_that_no_pass_works_with_is_named(tmp_path: Path) -> None:
+    old = InterpreterEnvironment("python", (3, 12), {"torch": "2.2.0", "peft": "0.21.2"})
+    assert old.unfit("torch", "finetune") == "needs torch>=2.6, and torch 2.2.0 is there"
+    assert old.unfit("peft", "finetune") is None
+    assert old.unfit("transformers", "finetune") is None, "that it is missing is told"
 
 
 def test_a_system_may_be_asked_for_by_name(elsewhere: Workspace) -> None:

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, TrainerControl, TrainerState
 
 from drupe.checkpoint.load import load_tokenizer
 from drupe.core.job import Job
+from drupe.core.libraries import Here
 from drupe.core.model import Model
 from drupe.core.target import Target
 from drupe.finetune import passes
@@ -176,13 +177,12 @@ def test_what_is_told_and_where_is_not_in_the_key(phrases: Path, tmp_path: Path)
 
 def test_a_tracker_that_is_not_installed(
     phrases: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    there = passes.installed_version
-    monkeypatch.setattr(
-        passes, "installed_version", lambda name: None if name == "wandb" else there(name)
-    )
-    refusal = lora_step(phrases, {"report_to": ("wandb",)}).refusal("hf", Target())
+    class WithoutWandb(Here):
+        def version(self, library: str) -> str | None:
+            return None if library == "wandb" else super().version(library)
+
+    refusal = lora_step(phrases, {"report_to": ("wandb",)}).refusal_in(WithoutWandb())
     assert refusal is not None
     assert str(refusal) == (
         "training_args.report_to: names wandb, which is not installed\n  pip install wandb"

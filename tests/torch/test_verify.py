@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 from tiny_models import make_tiny_phi3
 
+from drupe.config.packages import DeploymentConfig, PackageConfig
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.core.target import Target
@@ -21,7 +23,8 @@ from drupe.export.genai_builder import export
 from drupe.export.goldens import PROMPTS, TEXTS
 from drupe.export.passes import ExportGenAI, ExportProof
 from drupe.outcome import Stage
-from drupe.packaging.companions import write_companions
+from drupe.packaging.azureml import deployment_files
+from drupe.packaging.companions import program, write_companions
 from drupe.packaging.container import dockerfile
 from drupe.packaging.mlflow import DATA, mlflow_files
 from drupe.packaging.packages import write_folder
@@ -227,3 +230,38 @@ def test_the_loader_of_mlflow_for_a_checkpoint_answers(tiny_phi3: Path, tmp_path
         [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert done.stdout == "1\n"
+
+
+def test_the_script_of_an_endpoint_answers_as_the_app_does(folder: Path, tmp_path: Path) -> None:
+    """What an online endpoint, and a batch one, would call, on the delivered model."""
+    package = PackageConfig(
+        type="AzureMLDeployment", deployment_config=DeploymentConfig(instance_type="size")
+    )
+    files = deployment_files(package, "onnx-genai", ["onnxruntime-genai==0.18.0"])
+    write_folder(tmp_path / "sent", {**files, "app.py": program("app_genai.py")}, "stamp")
+    shutil.copytree(folder, tmp_path / "sent" / "model")
+    (tmp_path / "prompts.txt").write_text("A spider!\n")
+    called = (
+        "import json, sys; sys.path.insert(0, 'code'); import score; score.init();"
+        "print(json.dumps([score.run(json.dumps({'prompt': 'A spider!'})),"
+        "score.run(['../prompts.txt'])]))"
+    )
+    place = {**os.environ, "AZUREML_MODEL_DIR": str(tmp_path / "sent")}
+    shown = {}
+    for name, words in (("score", ["-c", called]), ("app", ["app.py", "A spider!"])):
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=tmp_path / "sent",
+            env=place,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        shown[name] = done.stdout
+    online, [batch] = json.loads(shown["score"])
+    assert online == {"answers": [json.loads(batch)["answer"]]}
+    assert online["answers"][0].strip() == shown["app"].strip()
+    conda = files["conda.yaml"]
+    assert isinstance(conda, bytes)
+    assert b"- onnxruntime-genai==0.18.0" in conda
+    assert b"- azureml-inference-server-http" in conda

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from drupe import DrupeError, Job, Metric, Model, Pass
+from drupe.core.dataset import Dataset
 
 
 class Reverse(Pass):
@@ -39,6 +41,28 @@ class Append(Pass):
         job.facts["appended"] = len(self.text) + len(more)
 
 
+class Weigh(Pass):
+    """Write the sizes of a checkpoint's files."""
+
+    takes, gives = ("hf",), "files"
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        sizes = {file.name: file.stat().st_size for file in sorted(model.path.iterdir())}
+        (out / "sizes.txt").write_text(json.dumps(sizes))
+
+
+class Count(Pass):
+    """Write how many lines each file of its data has, in their order."""
+
+    takes, gives = ("files",), "files"
+    data_config: Dataset
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        files = self.data_config.load_dataset_config.local_files
+        counts = [len(file.read_text().splitlines()) for file in files]
+        (out / "counts.txt").write_text(json.dumps(counts))
+
+
 class Slow(Pass):
     """Count in the scratch folder, a tick at a time, and go on where a killed run stopped."""
 
@@ -56,6 +80,21 @@ class Slow(Pass):
             counter.write_text(str(done))
             job.progress("counting", done, self.ticks, "ticks")
         (out / "count.txt").write_text(f"{started_from} {done}")
+
+
+class Busy(Pass):
+    """Keep one core busy for some rounds."""
+
+    takes, gives = ("files",), "files"
+    rounds: int = 10
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        digest = b"busy"
+        for done in range(self.rounds):
+            for _ in range(50_000):
+                digest = hashlib.sha256(digest).digest()
+            job.progress("hashing", done + 1, self.rounds, "rounds")
+        (out / "digest.txt").write_text(digest.hex())
 
 
 class Breaks(Pass):

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from drupe.core.errors import Refused
-from drupe.systems.batch import run_batch
+from drupe.core.silence import silence_dependencies
+from drupe.resources.hub import fetched
+from drupe.resources.token import hub_token
+from drupe.systems.batch import MARK, read_batch, run_batch
 from drupe.systems.worker import quiet_dependencies
 
 EXAMPLES = """\
   drupe batch --bundle bundle --input model0=/models/phi --results results
 """
-MARK = "drupe-event: "
 PROGRESS_SECONDS = 2.0
 
 
@@ -31,8 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Do the steps, a line on standard output for each event; return 0, or 1 when one failed."""
-    quiet_dependencies()
+    silence_dependencies()
     inputs = dict(map(_named, arguments.input))
+    fetch = read_batch(arguments.bundle)["fetch"]
+    if fetch:  # before the Hub is out of bounds, as it is for all steps
+        token = hub_token()
+        inputs |= {name: fetched(source, token) for name, source in fetch.items()}
+    quiet_dependencies()
     with tempfile.TemporaryDirectory(prefix="drupe-batch-") as work:
         done = run_batch(
             arguments.bundle.resolve(), inputs, arguments.results.resolve(), Path(work), _Lines()

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from drupe import plan
+from drupe.chain import Step
 from drupe.config.load import load
 from drupe.config.schema import EngineConfig
 from drupe.core.amounts import read_bytes, read_seconds
@@ -23,7 +24,6 @@ from drupe.core.explain import Difference, differences, nearest
 from drupe.core.housekeeping import Sweep, collect, remove
 from drupe.core.stock import SHORT, Entry, check_is_cache, survey
 from drupe.core.verify import repair, verify
-from drupe.plan import Step
 from drupe.report.words import duration, size
 
 EXAMPLES = """\

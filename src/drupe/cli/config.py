@@ -14,7 +14,8 @@ from typing import Any
 
 from drupe.cli.job import add_job_arguments, read_job
 from drupe.config.load import canonical
-from drupe.core.errors import ConfigError, Refused
+from drupe.config.schema import Said
+from drupe.core.errors import ConfigError, Fault, Refused
 from drupe.core.files import write_atomic
 
 EXAMPLES = """\
@@ -58,7 +59,7 @@ def _check(arguments: argparse.Namespace) -> int:
             {"where": fault.where, "what": fault.what, "remedy": fault.remedy}
             for fault in error.faults
         ]
-    said = [] if faults else workflow.notes
+    said = [] if faults else [*workflow.notes, *map(_said, workflow.unready)]
     if arguments.json:
         told = [{"level": each.level, "text": each.text} for each in said]
         print(json.dumps({"faults": faults, "notes": told}, indent=2, ensure_ascii=False))
@@ -69,6 +70,12 @@ def _check(arguments: argparse.Namespace) -> int:
     counted = "1 warning" if warnings == 1 else f"{warnings} warnings"
     print(f"{arguments.file or arguments.config}: no fault, {counted}")
     return 0
+
+
+def _said(fault: Fault) -> Said:
+    """Return what a plan would refuse, as a warning: the config itself is sound."""
+    remedy = fault.remedy[:1].lower() + fault.remedy[1:].removesuffix(".")
+    return Said(f"{fault.where}: {fault.what}: {remedy}", "warning")
 
 
 def _upgrade(file: Path, output: Path | None) -> int:

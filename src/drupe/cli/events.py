@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from drupe.chain import Step
 from drupe.cli.fault import failure
 from drupe.core.cache import Result
 from drupe.core.errors import DrupeError, Refused
@@ -23,7 +24,7 @@ from drupe.core.secrets import redacted_values
 from drupe.listener import Listener
 from drupe.outcome import Outcome
 from drupe.output import PAGE, output_folder, report
-from drupe.plan import Plan, Step
+from drupe.plan import Plan
 from drupe.preflight.finding import Finding
 
 KEPT = 20

@@ -1,7 +1,7 @@
 """Write a commented config and sample data to start from; overwrite nothing.
 
-TEMPLATE is phi3-emotion (LoRA), quantize or qlora. Without one, a terminal
-is asked which.
+TEMPLATE is phi3-emotion (LoRA), quantize, qlora or azureml. Without one, a
+terminal is asked which; of azureml it is asked what only you can know.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from drupe.core.errors import Refused, nearest
 from drupe.core.files import check_writable, write_together
+from drupe.core.libraries import installed_version, library_version
 
 EXAMPLES = """\
   drupe init phi3-emotion -o my-job
@@ -25,6 +26,7 @@ TEMPLATES = {
     "phi3-emotion": "tune with LoRA, merge, export int4 ONNX; accuracy measured on unseen phrases",
     "quantize": "export int4 ONNX of a model as it is, without training; perplexity measured",
     "qlora": "tune on a base in 4 bits (a quarter of the memory), merge, export int4 ONNX",
+    "azureml": "tune with LoRA on an AzureML compute: registry model, datastore, key vault",
 }
 TUNED_ON = "data/phrases.jsonl"
 MEASURED_ON = "data/held-out.jsonl"
@@ -32,9 +34,23 @@ SAMPLES = {
     "phi3-emotion": (TUNED_ON, MEASURED_ON),
     "quantize": (MEASURED_ON,),
     "qlora": (TUNED_ON, MEASURED_ON),
+    "azureml": (TUNED_ON, MEASURED_ON),
+}
+# What a person at a terminal is asked, by its placeholder in a template.
+QUESTIONS = {
+    "<subscription id>": "The id of the Azure subscription",
+    "<resource group>": "The resource group",
+    "<workspace>": "The name of the AzureML workspace",
+    "<key vault>": "The key vault with the Hub's token",
+    "<compute>": "The name of the compute",
+    "<version of the model>": "The version of Phi-3-mini-4k-instruct in the registry azureml",
+    "<path in the datastore>": "The path of the training rows in workspaceblobstore",
 }
 ABOUT_SAMPLES = "data/README.md"
 CONFIG = "config.yaml"
+CONDA = "conda.yaml"
+PIN = re.compile(r"^( +- )([\w.-]+)==(\S+)( *)", re.MULTILINE)
+REGISTRY_MODEL = re.compile(r"(  model_path:)\n(?:    .*\n)+")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 MODEL = "microsoft/Phi-3-mini-4k-instruct"
 
@@ -66,16 +82,24 @@ def run(arguments: argparse.Namespace) -> int:
     contents = {folder / file: data for file, data in content(name).items()}
     config = folder / CONFIG
     if arguments.model is not None:
-        told = json.dumps(model_from(arguments.model, folder), ensure_ascii=False)
-        contents[config] = contents[config].replace(MODEL.encode(), told.encode())
+        contents[config] = with_model(contents[config], model_from(arguments.model, folder))
     _check_places(contents, force=arguments.force)
+    try:
+        contents[config] = _filled_in(contents[config], quietly=arguments.json)
+    except KeyboardInterrupt:
+        print("\nNothing was written.", file=sys.stderr)
+        return 130
     write_together(contents)
     if arguments.json:
         print(json.dumps({"written": [str(path.resolve()) for path in contents]}))
         return 0
     for path in contents:
         print(f"Wrote {path}")
-    if arguments.model is None:
+    left = [blank for blank in QUESTIONS if blank.encode() in contents[config]]
+    if left:
+        print(f"\nTo be filled in, in {config}:")
+        print("\n".join(f"  {blank:<26}{QUESTIONS[blank]}" for blank in left))
+    if MODEL.encode() in contents[config]:
         print(
             f"\nThe model is {MODEL}: what of its 7.6 GB is not here yet is\n"
             "downloaded by the first plan or run. Another one: --model, or in the config."
@@ -89,8 +113,52 @@ def content(name: str) -> dict[str, bytes]:
     """Return {relative path: content} of a template's files, the config last."""
     folder = files("drupe") / "templates"
     wanted = {file: file for file in (*SAMPLES[name], ABOUT_SAMPLES)}
+    if name == "azureml":
+        wanted[CONDA] = "azureml-conda.yaml"
     wanted[CONFIG] = f"{name}.yaml"
-    return {path: folder.joinpath(*kept.split("/")).read_bytes() for path, kept in wanted.items()}
+    found = {path: folder.joinpath(*kept.split("/")).read_bytes() for path, kept in wanted.items()}
+    if CONDA in found:
+        found[CONDA] = PIN.sub(_as_here, found[CONDA].decode()).encode()
+    return found
+
+
+def with_model(config: bytes, model: str) -> bytes:
+    """Return a template's config with another model in place of its own."""
+    told = json.dumps(model, ensure_ascii=False)
+    text = REGISTRY_MODEL.sub(lambda found: f"{found[1]} {told}\n", config.decode())
+    return text.replace(MODEL, told).encode()
+
+
+def _as_here(pin: re.Match[str]) -> str:
+    """Return the line of a pin with the version that is installed here, if one is.
+
+    Steps there have then the keys of steps here.
+    """
+    before, name, pinned, blanks = pin.groups()
+    version = installed_version(name)
+    if version is None and name.startswith("onnxruntime-genai"):  # all go by one number
+        version = (library_version("onnxruntime-genai") or "").partition(" ")[0]
+    known = (version or pinned).partition("+")[0]
+    more = len(pinned) - len(known) + len(blanks)
+    return f"{before}{name}=={known}{' ' * (max(more, 1) if blanks else 0)}"
+
+
+def _filled_in(config: bytes, *, quietly: bool) -> bytes:
+    """Return the config with what a person at a terminal answers in place of what stands in <>."""
+    text = config.decode()
+    blanks = [blank for blank in QUESTIONS if blank in text]
+    if not blanks or quietly or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return config
+    print("What is not answered stays as it is, to be filled in later.")
+    for blank in blanks:
+        try:
+            answer = input(f"{QUESTIONS[blank]}: [{blank}] ").strip()
+        except EOFError:
+            print()
+            break
+        if answer:
+            text = text.replace(blank, json.dumps(answer, ensure_ascii=False))
+    return text.encode()
 
 
 def model_from(written: str, folder: Path) -> str:

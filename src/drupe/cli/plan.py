@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+from drupe.chain import Step
 from drupe.cli.job import add_job_arguments, read_job
 from drupe.cli.progress import Terminal
 from drupe.config.schema import Workflow
 from drupe.core.errors import Refused, refuse
 from drupe.core.secrets import redacted_values
-from drupe.plan import Plan, Step, draft
+from drupe.plan import Plan, draft
 from drupe.preflight.estimates import Estimate, estimates
 from drupe.preflight.examine import blockers_of, examine
 from drupe.preflight.finding import Finding
@@ -54,7 +56,7 @@ def show(workflow: Workflow, *, count: int = 0, as_json: bool = False) -> int:
     """
     terminal = Terminal()
     warned: list[str] = []
-    planned = draft(workflow, warned.append)
+    planned = draft(workflow, warned.append, lambda text: print(text, file=sys.stderr))
     expected = estimates(planned)
     findings = examine(planned, expected)
     in_the_way = [*planned.blockers, *blockers_of(findings)]

@@ -18,11 +18,12 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from drupe.chain import Step
 from drupe.core.cache import Result
 from drupe.listener import Listener
 from drupe.outcome import LEFT_OUT, Outcome
 from drupe.output import PAGE, output_folder
-from drupe.plan import Plan, Step
+from drupe.plan import Plan
 from drupe.preflight.finding import Finding
 from drupe.report import table
 from drupe.report.verdict import verdict

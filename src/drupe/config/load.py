@@ -45,6 +45,7 @@ def load(
     told = [*_told(notes), *document.notes]
     if strict:
         document.faults += [_as_fault(said) for said in told if said.level == "warning"]
+        document.faults += workflow.unready if workflow else ()
     if document.faults:
         # What the plan would find later is told with the rest: one round of mending.
         raise ConfigError(str(file), dict.fromkeys([*document.faults, *document.absent_files()]))

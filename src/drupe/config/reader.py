@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from drupe.catalog import SYSTEMS
 from drupe.config.document import Document
 from drupe.config.effects import idle_of_model, unused_host
 from drupe.config.faults import Place
-from drupe.config.lints import lints
+from drupe.config.lints import lints, unready
 from drupe.config.operations import Operations
 from drupe.config.schema import EngineConfig, InputModel, Said, Workflow
 from drupe.config.source import Items, Map, lines_of
 from drupe.config.target import Systems, choose, findings, host, measures, notes
+from drupe.config.workspace import find_workspace
+from drupe.core.dataset import Dataset
 from drupe.core.errors import Refused, nearest
+from drupe.core.operation import Operation
 from drupe.core.resource import AzureMLClient
 from drupe.core.system import System
 from drupe.core.target import Target
@@ -46,15 +50,27 @@ class Reader:
         model = document.section(InputModel, ("input_model",), required=True)
         if model is not None:
             document.warn(idle_of_model(model, document.folder))
-        client = document.section(AzureMLClient, ("azureml_client",))
-        systems = {name: each.in_workspace(client) for name, each in self._systems().items()}
+        document.section(AzureMLClient, ("azureml_client",))
+        workspace = find_workspace(document.root, document.folder)
+        systems = {
+            name: each.in_workspace(workspace.client) for name, each in self._systems().items()
+        }
         operations = Operations(document)
         chosen = self._target(engine, systems, system, target)
         passes = operations.passes(chosen, systems, system)
         metrics = operations.metrics(engine, chosen)
-        document.warn(lints(document.root, engine, systems, system))
+        hosts = (host(engine, systems, system), measures(engine, systems, system))
+        names = [(each.host or hosts[0]).name for each in passes]
+        names += [hosts[1].name] if engine.evaluate != "none" else []
+        used = [name for name in dict.fromkeys(names) if name in systems]
+        document.warn(lints(document.root, systems, used))
         if document.faults or model is None:
             return None
+        read: list[Operation] = [
+            *(each.step for each in passes),
+            *(each.metric for each in metrics),
+        ]
+        data = {name for each in read for name in _data_of(each)}
         return Workflow(
             file=str(file),
             input_model=model,
@@ -62,11 +78,13 @@ class Reader:
             metrics=tuple(metrics),
             engine=engine,
             target=chosen,
-            host=host(engine, systems, system),
-            measures=measures(engine, systems, system),
+            host=hosts[0],
+            measures=hosts[1],
+            workspace=workspace,
             raw=raw,
             lines=lines,
             notes=(),
+            unready=tuple(unready(document.root, systems, used, data)),
         )
 
     def _check_sections(self) -> None:
@@ -117,6 +135,14 @@ class Reader:
             self._document.notes += [Said(text, "warning") for text in notes(engine, systems)]
         self._document.warn(unused_host(engine, systems, system, self._document.root))
         return Target() if self._document.faults else choose(engine, systems, target)
+
+
+def _data_of(operation: Operation) -> Iterator[str]:
+    """Yield the names of the data configs that a pass or metric reads."""
+    for field in type(operation).model_fields:
+        value = getattr(operation, field)
+        if isinstance(value, Dataset):
+            yield value.name
 
 
 def _listed(names: list[str]) -> str:

@@ -6,22 +6,22 @@ listed here: their classes are their schema, found by name in the catalog.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
-    model_validator,
 )
 
+from drupe.config.packages import PackageConfig
+from drupe.config.section import Section
+from drupe.config.workspace import NO_WORKSPACE, Workspace
 from drupe.core.amounts import read_bytes
+from drupe.core.errors import Fault
 from drupe.core.operation import Metric, Pass
 from drupe.core.resource import Remote, kind_of
 from drupe.core.system import NamedSystem
@@ -33,17 +33,7 @@ def _a_size(text: str) -> str:
     return text
 
 
-PACKAGE_NAME = re.compile(r"\w(?:[\w .+-]{0,60}[\w+-])?")
-TAKEN_ENDINGS = (".zip", ".json", ".html")
 Size = Annotated[str, AfterValidator(_a_size)]
-
-
-class Section(BaseModel):
-    """A part of a config that is no input of a step."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
-    )
 
 
 class LoadArguments(Section):
@@ -63,50 +53,16 @@ class InputModel(Section):
     model_path: Annotated[
         Annotated[str, Tag("local")] | Annotated[Remote, Tag("remote")], Discriminator(kind_of)
     ]
-    """A local folder (relative to the config's), a name on the Hub, or a model on AzureML."""
-    adapter_path: str | None = None
-    """Folder of a PEFT adapter of that model."""
+    """A local folder (relative to the config's), a name on the Hub, a model on AzureML, a URL."""
+    adapter_path: (
+        Annotated[
+            Annotated[str, Tag("local")] | Annotated[Remote, Tag("remote")], Discriminator(kind_of)
+        ]
+        | None
+    ) = None
+    """Folder of a PEFT adapter of that model, on this machine or elsewhere."""
     task: Literal["text-generation", "text-generation-with-past"] = "text-generation"
     load_kwargs: LoadArguments = LoadArguments()
-
-
-def _a_file_name(name: str) -> str:
-    if not PACKAGE_NAME.fullmatch(name) or name.endswith(TAKEN_ENDINGS):
-        raise ValueError(
-            "must be the name of a file: letters, digits, blanks, _ . + -, and no ending .zip, "
-            ".json, .html"
-        )
-    return name
-
-
-class PackageConfig(Section):
-    """An entry of `packaging_config`: the result once more, as it is sent or served."""
-
-    type: Literal["Zipfile", "Dockerfile", "MLflow"] = "Zipfile"
-    """Zipfile: NAME.zip. Dockerfile: a folder to build an image from. MLflow: a model's folder."""
-    name: Annotated[str, AfterValidator(_a_file_name)] = "OutputModels"
-    """What the file or folder is called in the output folder."""
-    export_in_mlflow_format: bool = False
-    """Put the model into the zip as MLflow has it."""
-    include_runtime_packages: bool = True
-    """Name the exact versions of what runs the model, in a requirements.txt."""
-    include_sample_code: bool = True
-    """Add a program that loads the model and answers."""
-
-    @model_validator(mode="after")
-    def _has_effect(self) -> PackageConfig:
-        if self.type == "Dockerfile":
-            if self.export_in_mlflow_format:
-                raise ValueError("export_in_mlflow_format is not for a Dockerfile: write MLflow")
-            for name in ("include_runtime_packages", "include_sample_code"):
-                if not getattr(self, name):
-                    raise ValueError(f"a Dockerfile needs what {name} brings: leave it out")
-        return self
-
-    @property
-    def file_name(self) -> str:
-        """The name of its file or folder in the output folder."""
-        return f"{self.name}.zip" if self.type == "Zipfile" else self.name
 
 
 class EngineConfig(Section):
@@ -127,7 +83,7 @@ class EngineConfig(Section):
     log_severity_level: int = Field(default=1, ge=0, le=4)
     """What the terminal tells: 0 and 1 notes too, 2 warnings, 3 and 4 errors alone."""
     execution_providers: list[str] | None = None
-    packaging_config: list[PackageConfig] = []
+    packaging_config: list[PackageConfig] = Field(default=[])
     """How the result is packed beside being delivered as a folder."""
     no_samples: bool = False
     """Leave prompts and answers out of all that is shown and written: the data are private."""
@@ -170,9 +126,11 @@ class Workflow:
     raw: the canonical config as JSON values, for the lock file.
     notes: one line for each thing that was read otherwise than it was written.
     host: where passes and their proofs run. measures: where metrics do: the target's system.
+    unready: what is sound and cannot be run as it is; a plan refuses it.
     settings: what was said in place of the file's values. strict: a warning is a fault.
     places: where each data file is named, "config.json:12: data_configs[0]. ...". lines: where
-    each entry of `raw` was written, {"passes.lora": "config.json:30"}.
+    each entry of `raw` was written, {"passes.lora": "config.json:30"}. workspace: the one of
+    AzureML that is meant where none is named.
     """
 
     file: str
@@ -185,6 +143,8 @@ class Workflow:
     notes: tuple[Said, ...]
     host: NamedSystem
     measures: NamedSystem
+    workspace: Workspace = NO_WORKSPACE
+    unready: tuple[Fault, ...] = ()
     settings: tuple[str, ...] = ()
     strict: bool = False
     places: dict[Path, str] = field(default_factory=dict, compare=False)

@@ -8,6 +8,7 @@
     locks/KEY            held by the process that works on a step
     runs/PID-N           held by a run that goes on: the keys that it needs
     work/KEY/            where a running step writes; its scratch outlives a kill
+    resources/DIGEST/    what was fetched from elsewhere: see `resources.fetch`
     digests              digests of input files by their identity
 
     a step's folder      is a hit when

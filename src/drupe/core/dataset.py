@@ -23,13 +23,21 @@ from pydantic import (
 
 from drupe.core.declared import Declared
 from drupe.core.effects import Idle
-from drupe.core.resource import Remote, kind_of
+from drupe.core.resource import Remote, is_address, kind_of
 
 
 def _one_or_more(value: Any) -> Any:
     if isinstance(value, (str, Path)):
         return (value,)
     return tuple(value) if isinstance(value, list) else value
+
+
+def _local_paths(value: Any) -> Any:
+    values = _one_or_more(value)
+    for each in values if isinstance(values, tuple) else ():
+        if isinstance(each, str) and is_address(each):
+            raise ValueError("an address stands alone, of one file or of a folder of files")
+    return values
 
 
 # Lists in a config where one name may stand alone. A tuple is made here, since strict JSON takes
@@ -39,7 +47,7 @@ _ONE_OR_MORE = WithJsonSchema(
 )
 Names = Annotated[tuple[str, ...], BeforeValidator(_one_or_more), _ONE_OR_MORE]
 Paths = Annotated[
-    tuple[Path, ...], BeforeValidator(_one_or_more), Field(min_length=1), _ONE_OR_MORE
+    tuple[Path, ...], BeforeValidator(_local_paths), Field(min_length=1), _ONE_OR_MORE
 ]
 
 
@@ -87,7 +95,10 @@ class LoadDataset(Declared):
         ]
         | None
     ) = None
-    """One path or several, relative to the config's folder; or a path on AzureML."""
+    """One path or several, relative to the config's folder; or a path on AzureML, or a URL."""
+    fetched: Path | None = None
+    """Of data_files that lie elsewhere: the file, or the folder of files, here. The plan fills it
+    in."""
     subset: str | None = None
     """Of a data set of the Hub: which of its configurations."""
     revision: str | None = None
@@ -101,7 +112,12 @@ class LoadDataset(Declared):
     def local_files(self) -> tuple[Path, ...]:
         """The files on this machine."""
         found = self.data_files
-        return () if found is None or isinstance(found, Remote) else found
+        if isinstance(found, Remote):
+            if self.fetched is None:
+                return ()
+            below = sorted(file for file in self.fetched.rglob("*") if file.is_file())
+            return tuple(below) if self.fetched.is_dir() else (self.fetched,)
+        return () if found is None else found
 
     @property
     def of_hub(self) -> bool:
@@ -117,9 +133,13 @@ class LoadDataset(Declared):
         return self
 
     def key_form(self, digest: Callable[[Path], str]) -> Any:
-        """Return the key form; the Hub's rows are named by their commit, which pins them."""
-        local = self.model_copy(update={"snapshot": None, "revision": None})
+        """Return the key form; the Hub's rows are named by their commit, which pins them.
+
+        What lies elsewhere is named by its identity, wherever its bytes are read.
+        """
+        local = self.model_copy(update={"snapshot": None, "revision": None, "fetched": None})
         form = super(LoadDataset, local).key_form(digest)
+        del form["fetched"]
         return form | {"snapshot": self.snapshot.name if self.snapshot else None}
 
     def without_effect(self) -> list[Idle]:

@@ -77,6 +77,26 @@ def refuse(where: str, faults: Iterable[DrupeError]) -> None:
         raise Blocked(where, faults)
 
 
+class Blockers:
+    """A context in which a DrupeError is written down, and what follows goes on."""
+
+    def __init__(self) -> None:
+        self.found: list[DrupeError] = []
+
+    def add(self, fault: DrupeError) -> None:
+        """Write down a fault; the same of another step is told once."""
+        if (fault.what, fault.remedy) not in ((known.what, known.remedy) for known in self.found):
+            self.found.append(fault)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, fault: BaseException | None, trace: object) -> bool:
+        if isinstance(fault, DrupeError):
+            self.add(fault)
+        return isinstance(fault, DrupeError)
+
+
 class StepError(DrupeError):
     """A step failed, was killed or ran out of memory; what was finished before it is kept."""
 

@@ -203,7 +203,7 @@ def drop_result(cache: Cache, key: str) -> bool:
 
 
 def _drop_leftover(cache: Cache, path: Path) -> None:
-    if path.parent.name != "work":
+    if path.parent.name not in ("work", "resources"):
         remove_tree(path)
         return
     with lock_if_free(cache.folder / "locks" / path.name) as free:

@@ -10,6 +10,15 @@ import importlib.metadata
 from collections.abc import Callable
 from typing import Protocol
 
+# The sibling that holds a provider; the plain one is for the rest.
+OF_PROVIDERS = {
+    "cuda": {"onnxruntime": "onnxruntime-gpu", "onnxruntime-genai": "onnxruntime-genai-cuda"},
+    "dml": {
+        "onnxruntime": "onnxruntime-directml",
+        "onnxruntime-genai": "onnxruntime-genai-directml",
+    },
+}
+
 # Each of a family writes the same files: where two are installed, the last one wins, in part.
 FAMILIES = {
     "onnxruntime": (
@@ -69,6 +78,9 @@ class Environment(Protocol):
     def version(self, library: str) -> str | None:
         """Return what decides a result: the library's version, or what pins it; None: absent."""
 
+    def unfit(self, library: str, extra: str) -> str | None:
+        """Return in words why a library there is none that `extra` of drupe allows, or None."""
+
 
 class Here:
     """The environment of this process."""
@@ -78,6 +90,10 @@ class Here:
     def version(self, library: str) -> str | None:
         """Return the installed version."""
         return library_version(library)
+
+    def unfit(self, library: str, extra: str) -> str | None:
+        """Return None: what is wrong here is told by `drupe doctor`."""
+        return None
 
 
 HERE = Here()

@@ -44,6 +44,7 @@ TOKENIZER_FILES = (
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab.*", "merges.txt"),
     *("*.model", "*.spm", "*.tiktoken", "chat_template*"),
 )
+HUB = "hub:"  # begins the address of a model on the Hub
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".h5", ".msgpack")
 
 
@@ -54,6 +55,8 @@ class Model:
     An adapter is nothing without the model that it was trained on: that is its `base`.
     remote_code: the config allows the model's own Python code to run. step: of a model that is not
     there yet, the key of the step that makes it in the same job; its path says nothing then.
+    source: of a model that is brought to where its steps run from elsewhere: its address,
+    "hub:OWNER/NAME@COMMIT" or AzureML's. Here are its small files at most; no part of a spec.
     """
 
     kind: str
@@ -62,6 +65,7 @@ class Model:
     base: Model | None = None
     remote_code: bool = False
     step: str | None = None
+    source: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the model as plain JSON values, for a step's spec."""

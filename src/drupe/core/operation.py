@@ -81,14 +81,17 @@ class Operation(Declared):
         return None
 
     def refusal_in(self, environment: Environment) -> Refused | None:
-        """Return which of the deciding libraries are not where the step is to run, or None."""
-        missing = [name for name in self.deciding_libraries() if environment.version(name) is None]
-        if not missing:
+        """Return which of the deciding libraries do not fit where the step is to run, or None."""
+        libraries = self.deciding_libraries()
+        missing = [name for name in libraries if environment.version(name) is None]
+        told = [f"needs {', '.join(missing)}"] if missing else []
+        for name in libraries:
+            unfit = environment.unfit(name, self.extra)
+            told += [unfit] if unfit else []
+        if not told:
             return None
         extra = f'pip install "drupe[{self.extra}]"' if self.extra else "Install them."
-        return Refused(
-            type(self).__name__, f"needs {', '.join(missing)}", environment.remedy or extra
-        )
+        return Refused(type(self).__name__, "; ".join(told), environment.remedy or extra)
 
     def refusal(self, kind: str, target: Target) -> Refused | None:
         """Return why this operation cannot work on a model of `kind` for `target`, or None.

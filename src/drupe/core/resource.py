@@ -1,14 +1,25 @@
-"""Remote: a model or data that lie on AzureML, in Olive's words."""
+"""Remote: a model or data that lie elsewhere: on AzureML, in Olive's words, or at an address.
+
+"abfss://files@account.dfs.core.windows.net/models/phi"     any URL that fsspec knows
+"azureml://registries/azureml/models/Phi-4/versions/7"      AzureML's addresses, as a text
+{"type": "azureml_model", "name": "phi", "version": 3}      the same, in Olive's words
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from drupe.core.declared import Declared
+
+PLACEHOLDER = re.compile(
+    r"^\s*(your\b.*|<[^<>]+>|\[your [^\]]+\]|(todo|changeme|xxx+)\b.*)\s*$", re.IGNORECASE
+)
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//|:)|azureml:")
 
 
 class AzureMLClient(Declared):
@@ -29,10 +40,21 @@ class AzureMLClient(Declared):
     default_auth_params: dict[str, Any] = Field(default={})
     """Handed to azure-identity's DefaultAzureCredential."""
 
+    @property
+    def triple(self) -> tuple[str | None, str | None, str | None]:
+        """Subscription, resource group, workspace."""
+        return (self.subscription_id, self.resource_group, self.workspace_name)
+
+
+def is_address(text: str) -> bool:
+    """Return whether a text is an address of something elsewhere: it begins with a scheme."""
+    return SCHEME.match(text) is not None
+
 
 def kind_of(value: Any) -> str:
-    """Return "remote" for what is described by an object, "local" for a path or a name."""
-    return "remote" if isinstance(value, dict | Remote) else "local"
+    """Return "remote" for an object or a text with a scheme, "local" for a path or a name."""
+    address = isinstance(value, str) and is_address(value)
+    return "remote" if address or isinstance(value, dict | Remote) else "local"
 
 
 # What each type needs, one of the alternatives whole.
@@ -41,14 +63,41 @@ NEEDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "azureml_model": (("name", "version"),),
     "azureml_datastore": (("datastore_name", "relative_path"), ("datastore_url",)),
     "azureml_job_output": (("job_name", "output_name", "relative_path"),),
+    "url": (("url",),),
+}
+WORKSPACE = (
+    r"(?:subscriptions/(?P<subscription_id>[^/]+)/resource[gG]roups/(?P<resource_group>[^/]+)/"
+    r"(?:providers/Microsoft\.MachineLearningServices/)?workspaces/(?P<workspace_name>[^/]+)/)?"
+)
+# AzureML's addresses, as texts.
+ADDRESSES = {
+    "azureml_registry_model": re.compile(
+        r"azureml://registries/(?P<registry_name>[^/]+)/models/(?P<name>[^/]+)"
+        r"/versions/(?P<version>[^/]+)/?"
+    ),
+    "azureml_model": re.compile(
+        rf"azureml:(?://{WORKSPACE}models/(?P<name>[^/]+)/versions/(?P<version>[^/]+)/?"
+        r"|(?P<short_name>[^/:]+):(?P<short_version>[^/:]+))"
+    ),
+    "azureml_job_output": re.compile(
+        rf"azureml://{WORKSPACE}jobs/(?P<job_name>[^/]+)/outputs/(?P<output_name>[^/]+)"
+        r"/paths/(?P<relative_path>.+)"
+    ),
+    "azureml_datastore": re.compile(
+        rf"azureml://{WORKSPACE}datastores/(?P<datastore_name>[^/]+)/paths/(?P<relative_path>.+)"
+    ),
 }
 
 
 class Remote(Declared):
-    """A resource of AzureML: a registered model, a path in a datastore, the output of a job."""
+    """A resource: a registered model, a path in a datastore, the output of a job, or a URL."""
 
     type: Literal[
-        "azureml_registry_model", "azureml_model", "azureml_datastore", "azureml_job_output"
+        "azureml_registry_model",
+        "azureml_model",
+        "azureml_datastore",
+        "azureml_job_output",
+        "url",
     ]
     azureml_client: AzureMLClient | None = None
     registry_name: str | None = None
@@ -59,6 +108,20 @@ class Remote(Declared):
     datastore_url: str | None = None
     job_name: str | None = None
     output_name: str | None = None
+    url: str | None = None
+    identity: str | None = None
+    """What keys know it by. The plan fills it in."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_address(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return _described(value)
+        if isinstance(value, dict) and isinstance(value.get("datastore_url"), str):
+            described = _described(value["datastore_url"])
+            if described["type"] == "azureml_datastore":
+                return {**described, **value}
+        return value
 
     @model_validator(mode="after")
     def _is_whole(self) -> Remote:
@@ -66,23 +129,85 @@ class Remote(Declared):
         if not any(all(getattr(self, name) for name in names) for names in alternatives):
             wanted = ", or ".join(" and ".join(names) for names in alternatives)
             raise ValueError(f"{self.type} needs {wanted}")
+        if self.type == "azureml_datastore" and not self.datastore_name:
+            raise ValueError(
+                "datastore_url is no address of a datastore: "
+                "azureml://subscriptions/.../workspaces/.../datastores/NAME/paths/PATH"
+            )
         return self
 
     def key_form(self, digest: Callable[[Path], str]) -> Any:
-        """Return the address alone: who asks changes nothing, and is nobody's business."""
-        return {"uri": self.uri}
+        """Return the identity, else the address: who asks changes nothing."""
+        return {"uri": self.uri} if self.identity is None else {"identity": self.identity}
+
+    @property
+    def needs_client(self) -> bool:
+        """Whether it lies in a workspace, which has to be named."""
+        return self.type in ("azureml_model", "azureml_datastore", "azureml_job_output")
+
+    @property
+    def is_immutable(self) -> bool:
+        """Whether its address alone says what it holds, for good."""
+        return self.type in ("azureml_registry_model", "azureml_model", "azureml_job_output")
 
     @property
     def uri(self) -> str:
-        """The address in AzureML's own words."""
-        if self.type == "azureml_registry_model":
-            registry = f"azureml://registries/{self.registry_name}"
-            return f"{registry}/models/{self.name}/versions/{self.version}"
+        """The address in AzureML's own words, as short as can be; a URL as it is."""
+        if self.type == "url":
+            return str(self.url)
         if self.type == "azureml_model":
             return f"azureml:{self.name}:{self.version}"
+        return self.datastore_url or f"azureml://{self._path}"
+
+    @property
+    def address(self) -> str:
+        """The address in full, with the workspace: the same wherever it is resolved."""
+        if self.type == "url" or self.type == "azureml_registry_model":
+            return self.uri
+        subscription, group, workspace = (self.azureml_client or AzureMLClient()).triple
+        place = f"subscriptions/{subscription}/resourcegroups/{group}/workspaces/{workspace}"
+        return f"azureml://{place}/{self._path}"
+
+    @property
+    def _path(self) -> str:
+        if self.type == "azureml_registry_model":
+            return f"registries/{self.registry_name}/models/{self.name}/versions/{self.version}"
+        if self.type == "azureml_model":
+            return f"models/{self.name}/versions/{self.version}"
         if self.type == "azureml_job_output":
-            outputs = f"azureml://jobs/{self.job_name}/outputs"
-            return f"{outputs}/{self.output_name}/paths/{self.relative_path}"
-        return self.datastore_url or (
-            f"azureml://datastores/{self.datastore_name}/paths/{self.relative_path}"
-        )
+            outputs = f"jobs/{self.job_name}/outputs/{self.output_name}"
+            return f"{outputs}/paths/{self.relative_path}"
+        return f"datastores/{self.datastore_name}/paths/{self.relative_path}"
+
+    @property
+    def source(self) -> str:
+        """The address as a job in the same workspace is given it."""
+        path = f"azureml://{self._path}"
+        return path if self.type == "azureml_datastore" else self.uri
+
+    def placeholders(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, value) of each that was meant to be replaced ("Your Azure ...")."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if isinstance(value, str) and PLACEHOLDER.match(value):
+                yield name, value
+        client = self.azureml_client
+        for name in ("subscription_id", "resource_group", "workspace_name"):
+            value = getattr(client, name, None)
+            if isinstance(value, str) and PLACEHOLDER.match(value):
+                yield f"azureml_client.{name}", value
+
+
+def _described(text: str) -> dict[str, Any]:
+    """Return the fields that an address stands for."""
+    for kind, pattern in ADDRESSES.items():
+        found = pattern.fullmatch(text)
+        if found:
+            fields = {name: value for name, value in found.groupdict().items() if value}
+            for name in ("name", "version"):
+                if f"short_{name}" in fields:
+                    fields[name] = fields.pop(f"short_{name}")
+            names = ("subscription_id", "resource_group", "workspace_name")
+            client = {name: fields.pop(name) for name in names if name in fields}
+            return {"type": kind, **fields, **({"azureml_client": client} if client else {})}
+    return {"type": "url", "url": text}

@@ -26,6 +26,7 @@ ORDINARY = re.compile(
     r"(^|_)((bos|eos|pad|unk|sep|cls|mask|image|audio|stop|special|new|max|min|num)_?)tokens?$",
     re.IGNORECASE,
 )
+_UNTOLD: set[str] = set()  # what this process was given, and is in no environment
 FOLDERS = ("PWD", "OLDPWD")  # a shell's words for where it is, no passwords
 SHAPES = re.compile(
     r"\bhf_[A-Za-z0-9]{16,}"  # Hugging Face
@@ -49,10 +50,17 @@ def has_shape_of_secret(text: str) -> bool:
     return bool(SHAPES.search(text))
 
 
+def keep_untold(secret: str) -> str:
+    """Return a secret that this process was given, having seen to it that it is not told."""
+    if len(secret) >= SHORTEST:
+        _UNTOLD.add(secret)
+    return secret
+
+
 def known_secrets(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Return the secrets that this machine's user has: of the environment, of the Hub's login."""
+    """Return what is not to be told: of the environment, of the Hub's login, what was given."""
     named = (name for name in environment if is_secret_name(name) and name not in FOLDERS)
-    found = {environment[name].strip() for name in named}
+    found = {environment[name].strip() for name in named} | _UNTOLD
     home = Path(environment.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     with suppress(OSError, ValueError):
         found.add(Path(environment.get("HF_TOKEN_PATH", home / "token")).read_text().strip())

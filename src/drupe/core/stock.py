@@ -26,6 +26,7 @@ from drupe.core.process import is_alive
 KEY = re.compile(r"[0-9a-f]{64}")
 ASIDE = re.compile(r"\.[0-9a-f]{64}\.(replaced|dropped)-\d+")
 SHORT = 12
+RESOURCE_SECONDS = 90 * 86400
 Inode = tuple[int, int]
 Sizes = dict[Inode, int]
 State = Literal["sound", "unverified", "damaged", "other format"]
@@ -222,11 +223,23 @@ def in_use(cache: Cache) -> set[str]:
     return keys
 
 
+def _is_unused(fetched: Path) -> bool:
+    """Return whether what was fetched is not whole, or not asked for any more."""
+    listing = fetched / "listing"
+    return not listing.exists() or time.time() - listing.stat().st_mtime > RESOURCE_SECONDS
+
+
 def left_behind(cache: Cache, busy: set[str]) -> Iterator[Path]:
-    """Yield what killed processes left: folders of work, results moved aside, runs' notes."""
+    """Yield what killed processes left: folders of work, results moved aside, runs' notes.
+
+    With them what was fetched from elsewhere in part, or was not asked for in 90 days.
+    """
     for work in names_in(cache.folder / "work"):
         if KEY.fullmatch(work.name) and work.name not in busy:
             yield work
+    for fetched in names_in(cache.folder / "resources"):
+        if KEY.fullmatch(fetched.name) and fetched.name not in busy and _is_unused(fetched):
+            yield fetched
     for aside in names_in(cache.folder / "steps"):
         if ASIDE.fullmatch(aside.name) and not is_alive(int(aside.name.rpartition("-")[2])):
             yield aside

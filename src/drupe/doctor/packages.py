@@ -8,6 +8,7 @@ from importlib.metadata import Distribution, distributions, version
 from packaging.requirements import Requirement
 
 from drupe.core.libraries import FAMILIES, installed_version
+from drupe.core.requirements import holds
 from drupe.doctor.finding import Finding
 
 DEVELOPMENT = "development"
@@ -16,18 +17,13 @@ DEVELOPMENT = "development"
 def packages(distribution: Distribution) -> Iterator[Finding]:
     """Look at the extras of drupe's `distribution`, and at what cannot stand side by side."""
     asked = [Requirement(line) for line in distribution.requires or ()]
-    yield _drupe_itself(distribution.version, [each for each in asked if _holds(each, "")])
+    yield _drupe_itself(distribution.version, [each for each in asked if holds(each, "")])
     for extra in distribution.metadata.get_all("Provides-Extra") or ():
         if extra != DEVELOPMENT:
-            wanted = [each for each in asked if _holds(each, extra) and not _holds(each, "")]
+            wanted = [each for each in asked if holds(each, extra) and not holds(each, "")]
             yield _extra(extra, wanted)
     yield from _families()
     yield from _two_olives()
-
-
-def _holds(requirement: Requirement, extra: str) -> bool:
-    """Return whether a requirement is one of this machine under `extra` ("": without any)."""
-    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def _unfit(requirements: list[Requirement]) -> list[str]:

@@ -61,9 +61,6 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     train_data, eval_data = cut_to_context(step, model, job)
     trains, most = samples_of(train_data, tokenizer, job)
     evals, _ = samples_of(eval_data, tokenizer, job) if eval_data else ([], 0)
-    if train_data.pre_process_data_config.chat_template is not None:
-        # The tuned model is asked as it was taught: the template goes on with its tokenizer.
-        tokenizer.chat_template = train_data.pre_process_data_config.chat_template
     adapted, quantized = _adapted(step, model, dtype, job)
     vocabulary = adapted.get_input_embeddings().weight.shape[0]
     corpus.check_vocabulary([*trains, *evals], tokenizer, vocabulary)
@@ -107,7 +104,8 @@ def train(step: LoRA, model: Model, out: Path, job: Job) -> None:
     job.facts["eval_losses"] = _points(history, "eval_loss")
     _check_learned(adapted, step.training_args)
     _check_losses([loss for _, loss in job.facts["losses"]], job)
-    _save(adapted, model, out)
+    # The tuned model is asked as it was taught: the template goes on with its tokenizer.
+    _save(adapted, model, out, train_data.pre_process_data_config.chat_template)
     if quantized is not None:
         quantized.write(out)
 
@@ -374,16 +372,19 @@ def _check_losses(losses: Sequence[float], job: Job) -> None:
         job.warn(f"The adapter has learnt nothing of use: {told}.")
 
 
-def _save(adapted: PeftModel, model: Model, out: Path) -> None:
+def _save(adapted: PeftModel, model: Model, out: Path, template: str | None) -> None:
     """Write adapter and tokenizer: nothing that names this machine, nothing that varies.
 
-    The tokenizer is the model's own, file by file: training adds nothing to it.
+    The tokenizer is the model's own, file by file: training adds nothing to it but the template
+    of messages that the config gave.
     """
     adapted.save_pretrained(out, save_embedding_layers=False)
     for file in tokenizer_files(model.path):
         copied = out / file.relative_to(model.path)
         copied.parent.mkdir(exist_ok=True)
         shutil.copyfile(file, copied)
+    if template is not None:  # before the one in tokenizer_config.json, if there is one
+        (out / "chat_template.jinja").write_text(template, encoding="utf-8")
     (out / "README.md").unlink(missing_ok=True)  # PEFT's model card, empty but for a path
     file = out / "adapter_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))

@@ -4,6 +4,7 @@
                       requirements.txt, app.py
     OUTPUT/NAME/      Dockerfile, requirements.txt, app.py, model/...
     OUTPUT/NAME/      MLmodel, conda.yaml, ..., data/model/...
+    OUTPUT/NAME/      what goes to AzureML (see `azureml.py`)
 
 A package carries a stamp, the digest of what is in it, by which it is left alone where it is
 whole and up to date.
@@ -11,11 +12,13 @@ whole and up to date.
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from drupe.config.schema import PackageConfig
+from drupe.config.packages import PackageConfig
 from drupe.core.digest import file_digest, value_digest
 from drupe.core.errors import Refused
 from drupe.core.files import (
@@ -25,7 +28,7 @@ from drupe.core.files import (
     link_if_large,
     write_atomic,
 )
-from drupe.outcome import Outcome
+from drupe.outcome import Outcome, Stage
 from drupe.packaging.archive import Content, check_name, size_of, stamp_of_zip, write_zip
 from drupe.packaging.companions import COMPANIONS, VERIFY, program
 from drupe.packaging.container import dockerfile
@@ -43,6 +46,9 @@ MADE = {
     "Zipfile": "a zip",
     "Dockerfile": "a folder for docker build; no image was built",
     "MLflow": "an MLflow model",
+    "AzureMLModels": "a model for AzureML",
+    "AzureMLData": "data for AzureML",
+    "AzureMLDeployment": "a deployment for AzureML",
 }
 
 
@@ -68,6 +74,8 @@ def refuse_packages(planned: Plan, folder: Path, model: Path) -> None:
             )
         names.add(package.file_name)
         _refuse_kind(where, package, kinds[-1], planned)
+        if package.is_sent:
+            _azureml().refuse(where, package, kinds[-1], planned.workflow)
         if place.exists() and _stamp(package, place) is None and not _is_empty(place):
             raise Refused(
                 str(place),
@@ -104,16 +112,19 @@ def write_packages(outcome: Outcome, folder: Path, note: Callable[[str], None]) 
         place = folder / package.file_name
         content = contents(package, outcome, folder)
         stamp = _stamp_of(content, outcome.final.model.digest)
-        if _stamp(package, place) == stamp and (place.is_file() or _is_whole(place, content)):
-            continue
-        if package.type == "Zipfile":
-            write_zip(place, content, stamp)
-        else:
-            write_folder(place, content, stamp)
-        note(f"{package.file_name}: {MADE[package.type]}.")
-        written.append(package)
+        if _stamp(package, place) != stamp or not (place.is_file() or _is_whole(place, content)):
+            if package.type == "Zipfile":
+                write_zip(place, content, stamp)
+            else:
+                write_folder(place, content, stamp)
+            note(f"{package.file_name}: {MADE[package.type]}.")
+            written.append(package)
+        if package.is_sent:
+            planned = outcome.plan
+            device = planned.workflow.target.device
+            _azureml().send(package, place, stamp, device, planned.workflow, note)
     if (
-        any(package.include_runtime_packages for package in written)
+        any(package.include_runtime_packages and not package.is_sent for package in written)
         and outcome.final.kind in OF_KINDS
     ):
         note(
@@ -130,12 +141,14 @@ def contents(package: PackageConfig, outcome: Outcome, folder: Path) -> dict[str
     source = stage.model.path
     names = [file.relative_to(source).as_posix() for file in files_below(source)]
     names += [name for name in (*COMPANIONS, CARD) if (outcome.path / name).is_file()]
-    model = {name: outcome.path / name for name in names}
+    model: dict[str, Content] = {name: outcome.path / name for name in names}
     lines = requirements(stage.kind, target) if stage.kind in OF_KINDS else []
     needed = {"requirements.txt": "".join(f"{line}\n" for line in lines).encode()}
     app = {"app.py": program(APPS[stage.kind])} if stage.kind in APPS else {}
     records: dict[str, Content] = {name: folder / name for name in RECORDS}
     found: dict[str, Content] = {}
+    if package.is_sent:
+        return _sent(package, stage, lines, model)
     if package.type == "MLflow" or package.export_in_mlflow_format:
         top = "" if package.type == "MLflow" else "mlflow_model/"
         files = mlflow_files(stage.kind, stage.model.digest, lines)
@@ -149,6 +162,25 @@ def contents(package: PackageConfig, outcome: Outcome, folder: Path) -> dict[str
         found |= needed if package.include_runtime_packages and lines else {}
         found |= app if package.include_sample_code else {}
     return found | records
+
+
+def _sent(
+    package: PackageConfig, stage: Stage, lines: list[str], model: dict[str, Content]
+) -> dict[str, Content]:
+    """Return {name: file or bytes} of what goes to AzureML: the model itself, no report of it."""
+    if package.export_in_mlflow_format:
+        files = mlflow_files(stage.kind, stage.model.digest, lines)
+        model = {**files, **{f"{DATA}/{name}": file for name, file in model.items()}}
+    if package.type != "AzureMLDeployment":
+        return model
+    deployed = {f"model/{name}": file for name, file in model.items()}
+    files = _azureml().deployment_files(package, stage.kind, lines)
+    return {**deployed, **files}
+
+
+def _azureml() -> Any:
+    """Return what sends to AzureML; few configs ask for it, and each run pays for an import."""
+    return importlib.import_module("drupe.packaging.azureml")
 
 
 def write_folder(destination: Path, content: Mapping[str, Content], stamp: str) -> None:

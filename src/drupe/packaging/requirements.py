@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from drupe.core.libraries import installed_version, library_version
+from drupe.core.libraries import OF_PROVIDERS, installed_version, library_version
 from drupe.core.target import Target
 
-# The distribution of a runtime for a provider; the plain one is for the rest.
-OF_PROVIDERS = {
-    "cuda": {"onnxruntime": "onnxruntime-gpu", "onnxruntime-genai": "onnxruntime-genai-cuda"},
-    "dml": {
-        "onnxruntime": "onnxruntime-directml",
-        "onnxruntime-genai": "onnxruntime-genai-directml",
-    },
-}
 OF_KINDS = {
     "onnx-genai": ("onnxruntime", "onnxruntime-genai", "numpy"),
     "hf": ("torch", "transformers", "safetensors"),

@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from drupe.chain import INPUT, Step
 from drupe.core.journal import Measured, journal_file, read_journal
 from drupe.core.model import KINDS
 from drupe.core.operation import Operation
-from drupe.plan import INPUT, Plan, Step
+from drupe.plan import Plan
 
 NEAREST = 5
 ALIKE = math.log(4)  # steps within this factor, in work and in model, are of about one size

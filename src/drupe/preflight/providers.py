@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from drupe.chain import INPUT
 from drupe.core.libraries import installed_version
 from drupe.core.model import KINDS
-from drupe.plan import INPUT, Plan
+from drupe.plan import Plan
 from drupe.preflight.finding import Finding
 
 # The distributions of ONNX Runtime that hold a provider; all of them hold the CPU's.
@@ -19,8 +20,10 @@ EXTRAS = {"CUDAExecutionProvider": "gpu", "DmlExecutionProvider": "directml"}
 
 
 def providers(planned: Plan) -> Iterator[Finding]:
-    """Yield the stages that are to be measured on a provider that nothing here holds."""
+    """Yield the stages that are to be measured here, on a provider that nothing here holds."""
     target = planned.workflow.target
+    if planned.workflow.measures.system.type != "LocalSystem":
+        return
     holders = HOLDERS.get(target.provider, ())
     if not holders or any(installed_version(name) for name in holders):
         return

@@ -9,10 +9,12 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from drupe.chain import Step
 from drupe.core.dataset import Dataset
 from drupe.core.errors import Refused
 from drupe.core.operation import Pass
-from drupe.plan import Plan, Step
+from drupe.core.resource import Remote
+from drupe.plan import Plan
 from drupe.preflight.finding import Finding
 from drupe.systems.worker import ENVIRONMENT
 
@@ -23,8 +25,17 @@ def texts(planned: Plan) -> Iterator[Finding]:
     """Yield what is wrong, or looks wrong, with the rows of each pass that is to train."""
     for step in planned.to_run:
         rows = step.operation.training_rows() if isinstance(step.operation, Pass) else None
-        if rows is not None:
+        if rows is not None and _is_elsewhere(planned, rows):
+            what = "was not looked at: its rows, or the model's tokenizer, are not here"
+            yield Finding("note", f"{step.name} ({rows.name})", what, "")
+        elif rows is not None:
             yield from _look(planned, step, rows)
+
+
+def _is_elsewhere(planned: Plan, rows: Dataset) -> bool:
+    source = rows.load_dataset_config
+    absent = isinstance(source.data_files, Remote) and source.fetched is None
+    return absent or not planned.source.is_shown
 
 
 def samples(planned: Plan, count: int) -> dict[str, list[dict[str, Any]]]:

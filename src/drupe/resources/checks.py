@@ -40,6 +40,12 @@ def check_checkpoint(folder: Path, *, needs_tokenizer: bool = True) -> None:
         _check_tokenizer(folder)
 
 
+def check_described(folder: Path) -> None:
+    """Refuse a folder whose config.json does not say what the weights are; they are elsewhere."""
+    _check_is_folder(folder)
+    _check_config(folder / "config.json")
+
+
 def check_no_pickles(folder: Path) -> None:
     """Refuse a folder whose weights are pickles alone."""
     pickles = sorted(file for file in folder.iterdir() if file.suffix in PICKLES)

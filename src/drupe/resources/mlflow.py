@@ -37,8 +37,15 @@ def is_mlflow(folder: Path) -> bool:
     return not (folder / "config.json").exists() and any(part.exists() for part in parts)
 
 
-def join(folder: Path, *, needs_tokenizer: bool = True) -> tuple[Path, str]:
+def arrived(path: Path) -> Path:
+    """Return an input of a job as its steps read it: an MLflow model as one checkpoint."""
+    return join(path, needs_tokenizer=False)[0] if path.is_dir() and is_mlflow(path) else path
+
+
+def join(folder: Path, *, needs_tokenizer: bool = True, whole: bool = True) -> tuple[Path, str]:
     """Return the folder that joins the parts of the MLflow model `folder`, and its flavour.
+
+    whole: its weights are here too, and are looked at.
 
     Raises Refused for parts that are absent, no checkpoint, or outside of `folder`, and for
     weights that are pickles.
@@ -48,16 +55,20 @@ def join(folder: Path, *, needs_tokenizer: bool = True) -> tuple[Path, str]:
     except DrupeError as fault:  # a link that leads out
         raise Refused(fault.where, fault.what, fault.remedy) from fault
     flavour, settings = _flavour(folder)
-    parts = _parts(folder, flavour, settings, needs_tokenizer=needs_tokenizer)
-    check_no_pickles(parts["model"])
+    needed = ("model", "tokenizer") if needs_tokenizer else ("model",)
+    parts = _parts(folder, flavour, settings, needed if whole else ())
+    if whole:
+        check_no_pickles(parts["model"])
     joined = _temporary() / folder.name  # some results name the model's folder
     joined.mkdir()
     # The model's own part is the last: what another part holds is that part's business.
-    for part in (parts.get("config"), parts.get("tokenizer"), parts["model"]):
+    for part in (parts.get("config"), parts.get("tokenizer"), parts.get("model")):
         for file in model_files(part) if part else ():
             link = joined / file.relative_to(part or folder)
             if not link.exists():
                 link_softly(file.resolve(), link)
+    if not whole:
+        return joined, flavour
     try:
         check_checkpoint(joined, needs_tokenizer=needs_tokenizer)
     except Refused as fault:
@@ -93,9 +104,12 @@ def _flavour(folder: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _parts(
-    folder: Path, flavour: str, settings: dict[str, Any], *, needs_tokenizer: bool
+    folder: Path, flavour: str, settings: dict[str, Any], needed: tuple[str, ...]
 ) -> dict[str, Path]:
-    """Return the folders of model, config and tokenizer, as far as they are there."""
+    """Return the folders of model, config and tokenizer, as far as they are there.
+
+    Raises Refused for a needed one that is not.
+    """
     if flavour in AZUREML:
         data = settings.get("model_data") or "data"
         named = {name: f"{data}/{name}" for name in ("model", "config", "tokenizer")}
@@ -105,13 +119,12 @@ def _parts(
             "tokenizer": "components/tokenizer",
         }
     parts = {name: _inside(folder, path) for name, path in named.items()}
-    if not parts["model"].is_dir() and (folder / "peft").is_dir():
+    if "model" in needed and not parts["model"].is_dir() and (folder / "peft").is_dir():
         raise Refused(
             str(folder),
             "holds an adapter (peft) without the model that it is for",
             f'Give that model as "model_path" and {folder / "peft"} as "adapter_path".',
         )
-    needed = ("model", "tokenizer") if needs_tokenizer else ("model",)
     missing = [named[name] for name in needed if not parts[name].is_dir()]
     if missing:
         raise Refused(

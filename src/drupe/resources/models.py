@@ -7,33 +7,31 @@ without asking the network (offline first).
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from drupe.core.digest import DigestMemo, value_digest
 from drupe.core.errors import Refused
 from drupe.core.files import files_below
 from drupe.core.model import (
-    MODEL_FILES,
-    MORE_TEMPLATES,
-    PICKLES,
+    HUB,
     Model,
     check_kind,
     model_files,
 )
-from drupe.resources.checks import check_adapter, check_checkpoint
-from drupe.resources.hub import HUB_NAME, Asked, no_name, snapshot
+from drupe.resources.checks import check_adapter, check_checkpoint, check_described
+from drupe.resources.hub import (
+    HUB_FILES,
+    HUB_NAME,
+    Asked,
+    described,
+    no_name,
+    snapshot,
+    snapshot_here,
+)
 from drupe.resources.mlflow import is_mlflow, join
-
-# In the Hub's patterns a * goes into folders too. Of folders only the templates are the model's.
-HUB_FILES: dict[str, list[str]] = {
-    "allow_patterns": [*MODEL_FILES, f"{MORE_TEMPLATES}/*.jinja"],
-    "ignore_patterns": [
-        *(f"*{suffix}" for suffix in PICKLES),
-        *(f"*/{pattern}" for pattern in MODEL_FILES if pattern != "*.jinja"),
-    ],
-}
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,8 @@ class Located:
     """An input model: what it is, what it is called, the Hub's commit, whether it was found.
 
     parts: the MLflow folder from which the model's own folder is joined. note: what is told.
+    elsewhere_bytes: the size of a model of which here are the small files alone. is_shown: those
+    are, at least.
     """
 
     model: Model
@@ -49,11 +49,13 @@ class Located:
     found: bool = True
     parts: Path | None = None
     note: str | None = None
+    elsewhere_bytes: int | None = None
+    is_shown: bool = True
 
     @property
     def size_bytes(self) -> int:
         """The size of the files that are the model, links followed; an adapter's with its base."""
-        return size_of(self.model)
+        return size_of(self.model) if self.elsewhere_bytes is None else self.elsewhere_bytes
 
 
 def locate(
@@ -64,25 +66,24 @@ def locate(
     digests: DigestMemo,
     *,
     needs_tokenizer: bool = True,
+    fetched_there: bool = False,
 ) -> Located:
     """Return the model that `name` stands for, relative to the config's `folder`.
 
-    needs_tokenizer: refuse a model without one.
+    needs_tokenizer: refuse a model without one. fetched_there: where the steps run a model of the
+    Hub is fetched, so that here its small files are enough.
 
     Raises Refused when it is neither a folder nor a name that the Hub could know, DrupeError
     when the Hub cannot be reached or knows no such model.
     """
     local = (folder / name).resolve()
-    if local.is_dir() and is_mlflow(local):
-        joined, flavour = join(local, needs_tokenizer=needs_tokenizer)
-        digest = digests.folder(joined, model_files(joined))
-        model = Model("hf", joined, digest, remote_code=remote_code)
-        note = f"{local.name} is an MLflow model ({flavour}): its parts are read as one checkpoint."
-        return Located(model, called(local), parts=local, note=note)
     if local.exists():
-        check_checkpoint(local, needs_tokenizer=needs_tokenizer)
-        digest = digests.folder(local, model_files(local))
-        return Located(Model("hf", local, digest, remote_code=remote_code), called(local))
+        return checkpoint(
+            local,
+            remote_code,
+            lambda found: digests.folder(found, model_files(found)),
+            needs_tokenizer=needs_tokenizer,
+        )
     asked = Asked(
         kind="model",
         name=name,
@@ -94,12 +95,58 @@ def locate(
     )
     if not HUB_NAME.fullmatch(name) or name.startswith("."):
         raise no_name(asked)
-    path = snapshot(asked, partial(check_checkpoint, needs_tokenizer=needs_tokenizer))
-    commit = path.name  # a snapshot's folder is named by its commit
+    check = partial(check_checkpoint, needs_tokenizer=needs_tokenizer)
+    here = snapshot_here(asked, check) if fetched_there else snapshot(asked, check)
+    if here is None:
+        return _on_hub(asked, remote_code)
+    commit = here.name  # a snapshot's folder is named by its commit
     # With the names and sizes, so that a snapshot that another program left incomplete is another.
-    files = [(str(file.relative_to(path)), file.stat().st_size) for file in model_files(path)]
-    digest = value_digest(["hub", name, commit, files])
-    return Located(Model("hf", path, digest, remote_code=remote_code), name, commit)
+    files = [(str(file.relative_to(here)), file.stat().st_size) for file in model_files(here)]
+    model = Model("hf", here, _hub_digest(name, commit, files), remote_code=remote_code)
+    if fetched_there:
+        model = replace(model, source=f"{HUB}{name}@{commit}")
+    return Located(model, name, commit)
+
+
+def _on_hub(asked: Asked, remote_code: bool) -> Located:
+    """Return a model that stays on the Hub; known by the same digest as if it were here."""
+    found = described(asked)
+    order = sorted(found.files, key=PurePosixPath)
+    digest = _hub_digest(asked.name, found.commit, [(each, found.files[each]) for each in order])
+    folder = found.folder or Path(asked.name)
+    model = Model("hf", folder, digest, remote_code=remote_code)
+    return Located(
+        replace(model, source=f"{HUB}{asked.name}@{found.commit}"),
+        asked.name,
+        found.commit,
+        elsewhere_bytes=sum(found.files.values()),
+        is_shown=found.folder is not None,
+    )
+
+
+def _hub_digest(name: str, commit: str, files: list[tuple[str, int]]) -> str:
+    return value_digest(["hub", name, commit, files])
+
+
+def checkpoint(
+    local: Path,
+    remote_code: bool,
+    digest: Callable[[Path], str],
+    *,
+    needs_tokenizer: bool = True,
+    whole: bool = True,
+) -> Located:
+    """Return the checkpoint in a folder, in MLflow's parts too; whole: with its weights."""
+    if local.is_dir() and is_mlflow(local):
+        joined, flavour = join(local, needs_tokenizer=needs_tokenizer, whole=whole)
+        model = Model("hf", joined, digest(joined), remote_code=remote_code)
+        note = f"{local.name} is an MLflow model ({flavour}): its parts are read as one checkpoint."
+        return Located(model, called(local), parts=local, note=note)
+    if whole:
+        check_checkpoint(local, needs_tokenizer=needs_tokenizer)
+    else:
+        check_described(local)
+    return Located(Model("hf", local, digest(local), remote_code=remote_code), called(local))
 
 
 def called(folder: Path) -> str:

@@ -25,10 +25,12 @@ from drupe.core.files import files_below, remove_tree
 from drupe.core.model import Model
 from drupe.core.operation import Operation
 from drupe.core.step import StepSpec
+from drupe.resources.mlflow import arrived
 from drupe.systems.bundle import BUNDLE, FORMAT, INPUTS, RESULTS
 from drupe.systems.follow import Followed
 from drupe.systems.local import LocalExecutor
 
+MARK = "drupe-event: "  # begins a line of a job's log that is an event
 Send = Callable[[dict[str, Any]], None]
 
 
@@ -37,30 +39,58 @@ def run_batch(
 ) -> bool:
     """Do the steps of a bundle; return whether all are done. The first that fails ends it.
 
-    inputs: {name: folder} of the models. work: a folder of this machine for what is on its way.
-    send: is given each event, with "step", the step's key.
+    inputs: {name: folder} of the models, and of data that lie elsewhere. work: a folder of this
+    machine for what is on its way. send: is given each event, with "step", the step's key.
     """
-    told = _read(bundle / "batch.json")
+    preload = tuple(read_batch(bundle)["preload"])
+    with LocalExecutor(preload, name="the job's machine") as executor:
+        return run_steps(executor, bundle, inputs, results, work, send)
+
+
+def run_steps(
+    executor: LocalExecutor,
+    bundle: Path,
+    inputs: Mapping[str, Path],
+    results: Path,
+    work: Path,
+    send: Send,
+    stopped: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Do what `run_batch` does by an executor that is there, and may be warm.
+
+    stopped: asked now and then; where it answers True the step is killed, and KeyboardInterrupt
+    is raised.
+    """
+    told = read_batch(bundle)
     places = {BUNDLE: bundle, RESULTS: results}
-    places |= {f"{INPUTS}/{name}": folder for name, folder in inputs.items()}
+    places |= {f"{INPUTS}/{name}": arrived(folder) for name, folder in inputs.items()}
     specs = [_located(StepSpec.from_json(step), places) for step in told["steps"]]
     results.mkdir(parents=True, exist_ok=True)
-    with LocalExecutor(tuple(told["preload"]), name="the job's machine") as executor:
-        return all(_done(executor, spec, results, work / spec.key, send) for spec in specs)
+    return all(_done(executor, spec, results, work / spec.key, send, stopped) for spec in specs)
 
 
-def _done(executor: LocalExecutor, spec: StepSpec, results: Path, folder: Path, send: Send) -> bool:
+def _done(
+    executor: LocalExecutor,
+    spec: StepSpec,
+    results: Path,
+    folder: Path,
+    send: Send,
+    stopped: Callable[[], bool],
+) -> bool:
     """Do a step and tell what became of it; return whether it is done."""
-    (folder / "out").mkdir(parents=True, exist_ok=True)
+    remove_tree(folder / "out")  # what was half done when its machine died
+    (folder / "out").mkdir(parents=True)
     try:
         spec = replace(spec, threads=spec.threads or os.cpu_count() or 1)
         batch = Batch((spec,), lambda key: folder)
-        run = Followed(executor, batch).step(
+        run = Followed(executor, batch, stopped).step(
             spec.key, lambda event: send({**event, "step": spec.key})
         )
     except DrupeError as fault:
         _keep_log(folder, results, spec.key)
-        failed = {"event": "failed", "where": fault.where, "what": fault.what}
+        # The client puts the operation's name before the place, as it was put here.
+        where = fault.where.removeprefix(f"{spec.operation}, ")
+        failed = {"event": "failed", "where": where, "what": fault.what}
         remedy = {} if str(folder) in fault.remedy else {"remedy": fault.remedy}
         send({**failed, **remedy, "step": spec.key})
         return False
@@ -87,7 +117,9 @@ def digests(folder: Path) -> dict[str, str]:
     return {file.relative_to(folder).as_posix(): file_digest(file) for file in files_below(folder)}
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_batch(bundle: Path) -> dict[str, Any]:
+    """Return what batch.json says; raises DrupeError for one of another format."""
+    file = bundle / "batch.json"
     told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     if told.get("format") != FORMAT:
         what = f"is of format {told.get('format')}, this drupe reads {FORMAT}"

@@ -6,10 +6,11 @@
 
     a path in batch.json       is, where the batch runs
     bundle/...                 below this folder
-    inputs/NAME                a model, brought there by the executor
+    inputs/NAME                a model, brought there by the executor; or data that lie elsewhere
     results/KEY                the result of an earlier step of the batch
 
-No path of this machine, and no secret, is in it.
+What batch.json names under "fetch" is a model of the Hub, which the batch itself fetches into its
+inputs. No path of this machine, and no secret, is in it.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from drupe.catalog import find
+from drupe.core.dataset import Dataset
 from drupe.core.executor import Batch
-from drupe.core.model import Model
+from drupe.core.model import HUB, Model
 from drupe.core.operation import Operation
+from drupe.core.resource import Remote
 from drupe.core.step import StepSpec
 from drupe.systems.code import write_wheels
 
@@ -32,22 +35,29 @@ BUNDLE, INPUTS, RESULTS = "bundle", "inputs", "results"
 
 @dataclass
 class Bundle:
-    """What travels. folder: with what is described above. inputs: {name: a model's folder here}."""
+    """What travels. folder: with what is described above.
+
+    inputs: {name: a folder here, or an address: a registered model's, else one of a folder if it
+    ends in "/", and of a file if not}. fetch: {name: "hub:OWNER/NAME@COMMIT"}.
+    """
 
     folder: Path
-    inputs: dict[str, Path] = field(default_factory=dict)
+    inputs: dict[str, Path | str] = field(default_factory=dict)
+    fetch: dict[str, str] = field(default_factory=dict)
 
 
-def pack(batch: Batch, folder: Path, preload: tuple[str, ...] = ()) -> Bundle:
+def pack(batch: Batch, folder: Path, preload: tuple[str, ...] = (), code: bool = True) -> Bundle:
     """Write `batch` into the empty `folder`, the models of which are the bundle's inputs.
 
-    preload: what is imported there before the first step.
+    preload: what is imported there before the first step. code: whether the wheels are needed.
     """
     packing = _Packing(Bundle(folder))
     steps = [packing.step(spec).to_json() for spec in batch.steps]
-    (folder / "wheels").mkdir(parents=True)
-    write_wheels(folder / "wheels")
-    told = {"format": FORMAT, "preload": list(preload), "steps": steps}
+    if code:
+        (folder / "wheels").mkdir(parents=True)
+        write_wheels(folder / "wheels")
+    fetch = packing.bundle.fetch
+    told = {"format": FORMAT, "preload": list(preload), "fetch": fetch, "steps": steps}
     (folder / "batch.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     return packing.bundle
 
@@ -58,19 +68,39 @@ class _Packing:
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
         self._files: dict[Path, Path] = {}
-        self._models: dict[Path, Path] = {}
+        self._inputs: dict[Path | str, Path] = {}
 
     def step(self, spec: StepSpec) -> StepSpec:
         operation: type[Operation] = find(spec.group, spec.operation)
         declared = operation.model_validate_json(json.dumps(spec.fields))
-        moved = declared.relocated(self._file)
+        moved = self._with_rows(declared).relocated(self._file)
         return replace(
             spec,
             fields=json.loads(moved.model_dump_json()),
             models=tuple(map(self._model, spec.models)),
         )
 
+    def _with_rows(self, operation: Operation) -> Operation:
+        """Return an operation that finds its data sets, those that are not here among the inputs.
+
+        Who asks for them does not travel.
+        """
+        update = {}
+        for name in type(operation).model_fields:
+            value = getattr(operation, name)
+            if not isinstance(value, Dataset):
+                continue
+            source = value.load_dataset_config
+            if isinstance(source.data_files, Remote):
+                there = source.fetched or self._input("data", source.data_files.source)
+                files = source.data_files.model_copy(update={"azureml_client": None})
+                given = source.model_copy(update={"data_files": files, "fetched": there})
+                update[name] = value.model_copy(update={"load_dataset_config": given})
+        return operation.model_copy(update=update)
+
     def _file(self, path: Path) -> Path:
+        if path.is_relative_to(INPUTS):
+            return path
         if path not in self._files:
             place = PurePosixPath("files", str(len(self._files)), path.name)
             copy = self.bundle.folder / place
@@ -86,8 +116,16 @@ class _Packing:
         base = self._model(model.base) if model.base else None
         if model.step is not None:
             return replace(model, path=Path(RESULTS, model.step), base=base)
-        if model.path not in self._models:
-            name = f"model{len(self._models)}"
-            self.bundle.inputs[name] = model.path
-            self._models[model.path] = Path(INPUTS, name)
-        return replace(model, path=self._models[model.path], base=base)
+        path = self._input("model", model.source or model.path)
+        return replace(model, path=path, base=base, source=None)
+
+    def _input(self, kind: str, place: Path | str) -> Path:
+        """Return where a model's folder, or what lies at an address, is to be, each once."""
+        if place not in self._inputs:
+            name = f"{kind}{len(self._inputs)}"
+            self._inputs[place] = Path(INPUTS, name)
+            if isinstance(place, str) and place.startswith(HUB):
+                self.bundle.fetch[name] = place
+            else:
+                self.bundle.inputs[name] = place
+        return self._inputs[place]

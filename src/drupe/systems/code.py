@@ -40,13 +40,19 @@ class Code:
         return f"{self.name.replace('-', '_')}-{self.version}-py3-none-any.whl"
 
 
-def installed_code() -> list[Code]:
-    """Return drupe, then each distribution that adds to it."""
+def distributions() -> dict[str, set[str]]:
+    """Return the packages of drupe, then of each distribution that adds to it."""
     found = {"drupe": {"drupe"}}
     for group in GROUPS:
         for entry in importlib.metadata.entry_points(group=group):
             if entry.dist is not None:
                 found.setdefault(entry.dist.name, set()).add(entry.module.partition(".")[0])
+    return found
+
+
+def installed_code() -> list[Code]:
+    """Return drupe, then each distribution that adds to it."""
+    found = distributions()
     return [_code(importlib.metadata.distribution(name), found[name]) for name in found]
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from drupe.core.declared import Declared
+from drupe.core.amounts import read_bytes
 from drupe.core.errors import Refused
-from drupe.core.libraries import HERE, Environment
-from drupe.core.resource import AzureMLClient
-from drupe.core.system import System
-from drupe.systems.conda import conda_lints
-from drupe.systems.interpreter import InterpreterEnvironment, python_of
+from drupe.core.libraries import Environment, installed_version
+from drupe.core.system import Setting, System
 from drupe.systems.processes import Interpreter
+
+RAY_ADDRESS = r"^(local|auto|(ray://)?[\w.\-\[\]:]+:\d+)$"
 
 
 class LocalSystem(System):
@@ -42,6 +42,10 @@ class PythonEnvironment(System):
     type: Literal["PythonEnvironment"] = "PythonEnvironment"
     python_environment_path: Path | None = None
     """The environment's folder, its folder of programs, or the Python itself."""
+    managed_env: bool = False
+    """drupe makes the environment, with what the steps need, and locks its versions."""
+    requirements_file: Path | None = None
+    """What is installed in it beside that; a version that it pins is taken in place of ours."""
     environment_variables: dict[str, str] = Field(default={})
     """What the processes of the steps find in their environment, beside what is there."""
     prepend_to_path: tuple[Path, ...] = ()
@@ -49,110 +53,100 @@ class PythonEnvironment(System):
 
     @model_validator(mode="after")
     def _names_one(self) -> PythonEnvironment:
-        if self.python_environment_path is None:
-            raise ValueError("python_environment_path is missing: the folder of the environment")
+        if self.managed_env and self.python_environment_path is not None:
+            raise ValueError(
+                "managed_env makes an environment, and python_environment_path names one"
+            )
+        if not self.managed_env and self.python_environment_path is None:
+            raise ValueError(
+                "python_environment_path is missing: the folder of the environment (or write "
+                "managed_env, and drupe makes one)"
+            )
+        if not self.managed_env and self.requirements_file is not None:
+            raise ValueError(
+                "requirements_file is for an environment that drupe makes: managed_env"
+            )
         return self
 
-    @property
-    def interpreter(self) -> Interpreter:
-        """The Python that runs the steps; raises Refused where there is none."""
-        assert self.python_environment_path is not None
-        return python_of(
+    def interpreter(self, setting: Setting) -> Interpreter:
+        """Return the Python that runs the steps; raises Refused where there is none."""
+        if self.python_environment_path is None:
+            made: Interpreter = self._managed(setting).interpreter(
+                self.environment_variables, self.prepend_to_path
+            )
+            return made
+        found: Interpreter = _load("interpreter").python_of(
             self.python_environment_path, self.environment_variables, self.prepend_to_path
         )
+        return found
 
-    def environment(self) -> Environment:
-        """Return what is installed there, asked of that Python once."""
-        return InterpreterEnvironment.of(self.interpreter)
+    def environment(self, setting: Setting) -> Environment:
+        """Return what is installed there: asked of that Python once, or what will be made."""
+        if self.managed_env:
+            made: Environment = self._managed(setting)
+            return made
+        interpreter = _load("interpreter")
+        environment: Environment = interpreter.InterpreterEnvironment.of(self.interpreter(setting))
+        interpreter.check_own_needs(environment)
+        return environment
 
+    def prepare(self, setting: Setting) -> bool:
+        """Make the environment, if it is drupe's to make and not there."""
+        return bool(self.managed_env and self._managed(setting).make(setting.note))
 
-class ContainerConfig(Declared):
-    """`aml_docker_config`."""
-
-    base_image: str | None = None
-    dockerfile: str | None = None
-    build_context_path: Path | None = None
-    conda_file_path: Path | None = None
-    name: str | None = None
-    version: str | None = None
-
-
-class EnvironmentConfig(Declared):
-    """`aml_environment_config`: an environment that is registered in the workspace."""
-
-    name: str
-    version: str | None = None
-    label: str | None = None
+    def _managed(self, setting: Setting) -> Any:
+        managed = _load("managed")
+        return managed.ManagedEnvironment.asked(setting, self.providers, self.requirements_file)
 
 
-class AzureML(System):
-    """An AzureML compute; steps do not run there in this version."""
-
-    executor = "drupe.systems.azureml:open_workspace"
-    elsewhere = True
-
-    type: Literal["AzureML"] = "AzureML"
-    aml_compute: str
-    """The name of the compute, in the workspace."""
-    aml_docker_config: ContainerConfig | None = None
-    aml_environment_config: EnvironmentConfig | None = None
-    azureml_client_config: AzureMLClient | None = None
-    """The workspace; without it the config's own azureml_client."""
-    instance_count: int = Field(default=1, ge=1)
-    resources: dict[str, Any] = Field(default={})
-    """What AzureML's job gets as its resources."""
-    tags: dict[str, str] = Field(default={})
-
-    def environment(self) -> Environment:
-        """Return what is installed there."""
-        return HERE
-
-    def refusal(self) -> Refused | None:
-        """Refuse to run steps there."""
-        return not_yet(self)
-
-    def client(self) -> AzureMLClient | None:
-        """Return the workspace that is named here."""
-        return self.azureml_client_config
-
-    def in_workspace(self, client: AzureMLClient | None) -> Self:
-        """Return this system in the workspace of the config, where it names none itself."""
-        if self.azureml_client_config is not None or client is None:
-            return self
-        return self.model_copy(update={"azureml_client_config": client})
-
-    def lints(self) -> Iterator[tuple[tuple[str, ...], str]]:
-        """Yield what the workspace lacks, and what of the conda file cannot be installed."""
-        client = self.client()
-        if client is None:
-            yield (), 'has no workspace: write "azureml_client", or run with --system local'
-        if self.hf_token and (client is None or client.keyvault_name is None):
-            why = (
-                'has no key vault to read the token from: name it in "azureml_client.keyvault_name"'
-            )
-            yield ("hf_token",), why
-        container = self.aml_docker_config
-        if container is not None and container.conda_file_path is not None:
-            for text in conda_lints(container.conda_file_path):
-                yield ("aml_docker_config", "conda_file_path"), text
+def _load(name: str) -> Any:
+    """Return a file beside this one that few configs need: each run pays for an import."""
+    return importlib.import_module(f"drupe.systems.{name}")
 
 
 class Ray(System):
     """A Ray cluster: independent steps run side by side."""
 
-    executor = "drupe.systems.ray:open_cluster"
+    executor = "drupe.systems.ray.executor:open_cluster"
     elsewhere = True
 
     type: Literal["Ray"] = "Ray"
-    address: str = "local"
-    """A cluster on this machine alone ("local"), the one that runs here ("auto"), or host:port."""
+    address: Annotated[str, Field(pattern=RAY_ADDRESS)] = "local"
+    """"local": a cluster of this machine alone, as long as the run. "auto": the one that runs on
+    this machine. "HOST:PORT": the one of whose nodes this machine is one. "ray://HOST:PORT":
+    any, by Ray's client server."""
+    num_cpus: float = Field(default=1, gt=0)
+    """Cores that Ray keeps for a step, which uses as many threads."""
+    num_gpus: float = Field(default=0, ge=0)
+    """GPUs that Ray keeps for a step."""
+    memory: int | str | None = None
+    """Memory that Ray keeps for a step: bytes, or "4GB"."""
+    max_parallel: Annotated[int, Field(ge=1)] | None = None
+    """Steps that run at once. Without it as many as the nodes that are there hold."""
+    storage: Path | None = None
+    """A folder that all nodes and this machine share, through which files travel, and where an
+    unfinished step leaves what it goes on from. Without it files travel through Ray's own store."""
+    idle_minutes: float = Field(default=5, gt=0)
+    """How long a worker whose client is gone keeps its results before it ends."""
+
+    @field_validator("memory")
+    @classmethod
+    def _is_an_amount(cls, value: int | str | None) -> int | str | None:
+        if isinstance(value, str):
+            read_bytes(value)
+        return value
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The memory in bytes."""
+        return read_bytes(self.memory) if isinstance(self.memory, str) else self.memory
+
+    def threads(self) -> int:
+        """Return as many as Ray keeps cores."""
+        return max(1, int(self.num_cpus))
 
     def refusal(self) -> Refused | None:
-        """Refuse to run steps there."""
-        return not_yet(self)
-
-
-def not_yet(system: System) -> Refused:
-    """Return why no step runs on a system that can be described alone."""
-    what = f"is of type {system.type}, which can be described, not used, in this version"
-    return Refused(system.type, what, "Run with --system local.")
+        """Refuse where Ray is not installed."""
+        if installed_version("ray") is None:
+            return Refused(self.type, "needs ray", 'pip install "drupe[ray]"')
+        return None

@@ -100,10 +100,10 @@ class Followed:
             while step.untold:
                 tell(step.untold.pop(0))
             ended = self._last.state == "ended"
-            if ended and (self._last.status or not step.done):
-                return replace(step, done=None)
-            if step.done and (ended or not last):
+            if step.done and (not last or (ended and not self._last.status)):
                 return step
+            if ended:
+                return replace(step, done=None)
             if self._stopped():
                 raise KeyboardInterrupt
             self._poll(tell)
@@ -192,10 +192,9 @@ def _error(spec: StepSpec, folder: Path, step: _Step, last: Polled) -> StepError
     remedy = f"Steps before it are kept; its log: {log}"
     if step.failed:
         remedy = step.failed.get("remedy", remedy)
-        where = step.failed.get("where")
-        where = (
-            f"{spec.operation}, {where}" if where and where != spec.operation else spec.operation
-        )
+        where = step.failed.get("where") or spec.operation
+        if where != spec.operation and not where.startswith(f"{spec.operation}, "):
+            where = f"{spec.operation}, {where}"  # a job has said it already
         return StepError(where, step.failed["what"], remedy)
     if last.status == -9 and step.peak_bytes:
         held = f" (it held {step.peak_bytes / 10**9:.1f} GB at its peak)"

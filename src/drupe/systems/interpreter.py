@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import json
 import os
-import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from drupe.core.errors import Refused
-from drupe.core.libraries import version_among
+from drupe.core.libraries import FAMILIES, version_among
+from drupe.core.requirements import asked_for, folded, specifier
 from drupe.systems.processes import Interpreter
 
 WHERE = "python_environment_path"
@@ -76,7 +76,15 @@ class InterpreterEnvironment:
 
     def version(self, library: str) -> str | None:
         """Return the version that is installed there."""
-        return version_among(library, lambda name: self.installed.get(_folded(name)))
+        return version_among(library, lambda name: self.installed.get(folded(name)))
+
+    def unfit(self, library: str, extra: str) -> str | None:
+        """Return in words why the version that is there is none that `extra` allows, or None."""
+        for name in FAMILIES.get(library, (library,)):
+            version, needed = self.installed.get(folded(name)), specifier(name, extra)
+            if version is not None and not needed.contains(version, prereleases=True):
+                return f"needs {name}{needed}, and {name} {version} is there"
+        return None
 
 
 @functools.cache
@@ -98,9 +106,18 @@ def _asked(python: str) -> InterpreterEnvironment:
             f"{'.'.join(map(str, OLDEST))} or newer",
             "Name an environment of a newer Python.",
         )
-    installed = {_folded(name): number for name, number in told["installed"].items()}
+    installed = {folded(name): number for name, number in told["installed"].items()}
     return InterpreterEnvironment(python, version, installed)
 
 
-def _folded(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+def check_own_needs(environment: InterpreterEnvironment) -> None:
+    """Raise Refused where what drupe itself needs is not there: its code goes along, alone."""
+    lacking = []
+    for needed in asked_for():
+        version = environment.installed.get(folded(needed.name))
+        if version is None or not needed.specifier.contains(version, prereleases=True):
+            lacking.append(str(needed))
+    if lacking:
+        what = f"{environment.where} lacks {', '.join(lacking)}, which drupe itself needs there"
+        quoted = " ".join(f'"{each}"' for each in lacking)
+        raise Refused(WHERE, what, f"{environment.where} -m pip install {quoted}")

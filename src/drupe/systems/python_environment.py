@@ -15,7 +15,7 @@ def open_environment(system: PythonEnvironment, setting: Setting) -> LocalExecut
 
     The steps run this drupe's own code, whatever the environment holds of it.
     """
-    interpreter = system.interpreter
+    interpreter = system.interpreter(setting)
     code = put_on_path(setting.cache / "code")
     variables = {**interpreter.variables, "PYTHONPATH": str(code)}
     return LocalExecutor(

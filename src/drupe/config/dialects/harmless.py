@@ -103,6 +103,14 @@ LOAD_ARGUMENTS: Known = {
     "quantization_method": Refusal(NOTHING, "asks for a quantized base", "Leave it out."),
     "quantization_config": Refusal(NOTHING, "asks for a quantized base", "Leave it out."),
 }
+SYSTEM: Known = {
+    "is_dev": Harmless((True, False), "drupe's own code always goes along"),
+    "olive_managed_env": Refusal(
+        NOTHING,
+        "asks for an environment to be made there",
+        "Describe it in aml_docker_config (drupe init azureml writes one).",
+    ),
+}
 OF_PASSES: dict[str, Known] = {
     **dict.fromkeys(("LoRA", "DoRA", "QLoRA", "LoftQ"), LORA),
     "ModelBuilder": MODEL_BUILDER,
@@ -117,6 +125,8 @@ def harmless_keys(config: Map) -> Iterator[Note]:
     if isinstance(model, Map):
         yield from _drop(model, MODEL)
         yield from _drop(model.get("load_kwargs"), LOAD_ARGUMENTS)
+    for system in maps(config.get("systems")):
+        yield from _drop(system, SYSTEM)
     for data in maps(config.get("data_configs")):
         yield from _drop(data, DATA)
         yield from _drop(data.get("load_dataset_config"), LOAD)

@@ -17,7 +17,6 @@ ENGINE_KEYS = (
     *("ort_log_severity_level", "ort_py_log_severity_level", "log_to_file", "packaging_config"),
     *("no_artifacts", "enable_shared_cache", "cache_config"),
 )
-AZUREML_PACKAGES = ("AzureMLModels", "AzureMLData", "AzureMLDeployment")
 COMPONENTS = {
     "load_dataset": "load_dataset_config",
     "pre_process_data": "pre_process_data_config",
@@ -165,7 +164,7 @@ def one_pass_an_entry(config: Map) -> Iterator[Note]:
 
 
 def packages_as_list(config: Map) -> Iterator[Note]:
-    """N11: packaging_config is one package or a list of them, each flat; AzureML is told."""
+    """N11: packaging_config is one package or a list of them, each flat."""
     engine = config.get("engine")
     if not isinstance(engine, Map) or "packaging_config" not in engine:
         return
@@ -181,16 +180,8 @@ def packages_as_list(config: Map) -> Iterator[Note]:
         value = listed
     if not isinstance(value, Items):
         return
-    for index in reversed(range(len(value))):
-        kind = value[index].get("type") if isinstance(value[index], Map) else None
-        if kind in AZUREML_PACKAGES:
-            where = value[index].origins["type"]
-            del value[index], value.origins[index]
-            text = f"{where.path} is {kind}, which needs AzureML: this version does not reach it"
-            remedy = 'Write "Zipfile", "Dockerfile" or "MLflow", and send it there yourself.'
-            yield Note("N11", where.where, text, "fault", remedy)
-        else:
-            yield from _flatten(value[index])
+    for each in value:
+        yield from _flatten(each)
 
 
 def flat_resources(config: Map) -> Iterator[Note]:

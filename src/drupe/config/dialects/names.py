@@ -25,6 +25,7 @@ TRAINING_NAMES = {
     "per_gpu_train_batch_size": "per_device_train_batch_size",
     "per_gpu_eval_batch_size": "per_device_eval_batch_size",
 }
+SYSTEM_NAMES = {"olive_managed_env": "managed_env"}
 SEARCH_NAMES = {"search_algorithm": "sampler", "search_algorithm_config": "sampler_config"}
 # Every pass that Olive had in 2024 or has today, to tell them from misspelt names.
 OLIVE_PASSES = frozenset((
@@ -76,6 +77,9 @@ def renamed_fields(config: Map) -> Iterator[Note]:
     for entry in maps(config.get("passes")):
         yield from _rename(entry, PASS_NAMES)
         yield from _rename(entry.get("training_args"), TRAINING_NAMES)
+    for system in maps(config.get("systems")):
+        if system.get("type") == "PythonEnvironment":
+            yield from _rename(system, SYSTEM_NAMES)
     engine = config.get("engine")
     if isinstance(engine, Map):
         yield from _rename(engine.get("search_strategy"), SEARCH_NAMES)

@@ -1,0 +1,204 @@
+"""The steps of a plan, one stage after the other: what each works on, its key, whether it is a hit.
+
+What is in the way of a step is written down, and the chain goes on: all of it is told at once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from drupe.catalog import METRICS
+from drupe.config.schema import NamedMetric, NamedPass, Workflow
+from drupe.core.cache import Cache
+from drupe.core.digest import value_digest
+from drupe.core.errors import Blockers, Refused
+from drupe.core.files import files_below
+from drupe.core.libraries import HERE, Environment
+from drupe.core.model import KINDS
+from drupe.core.operation import Operation
+from drupe.core.system import NamedSystem, Setting
+from drupe.core.target import Target
+from drupe.resources.inputs import Inputs
+from drupe.resources.models import Located
+
+INPUT = "input model"
+FOLDER_NAME = re.compile(r"\w[\w .+-]{0,60}")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operation on one stage of the chain.
+
+    name: as the user reads it ("lora", "lora: accuracy"). stage: the stage that it makes (a
+    pass) or is about (a proof, a metric). reads: the stages that it works on, the input first.
+    key: empty where it cannot be known, for something that it is made of is not there.
+    system: where it runs.
+    parts: what the key is the hash of.
+    """
+
+    name: str
+    role: Literal["pass", "proof", "metric"]
+    stage: str
+    reads: tuple[str, ...]
+    registered: str
+    operation: Operation
+    parents: tuple[str, ...]
+    key: str
+    hit: bool
+    system: NamedSystem
+    parts: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def group(self) -> str:
+        """The table of the catalog in which the operation is found."""
+        return "passes" if self.role == "pass" else "metrics"
+
+
+class Chain:
+    """The stages one after the other, with the key and the kind of the latest."""
+
+    def __init__(
+        self,
+        workflow: Workflow,
+        cache: Cache,
+        source: Located,
+        inputs: Inputs,
+        metrics: list[NamedMetric],
+        blockers: Blockers,
+        settings: Mapping[str, Setting],
+    ) -> None:
+        self._blockers = blockers
+        self._settings = settings
+        self._source = source
+        self._inputs = inputs
+        self._workflow = workflow
+        self._cache = cache
+        self._metrics = metrics
+        self._kinds = {INPUT: source.model.kind}
+        base = source.model.base
+        model = source.model
+        root = ["input", model.kind, model.digest, base.digest if base else None, model.remote_code]
+        self._keys = {INPUT: value_digest(root) if source.found else ""}
+        # The content of each stage, as far as it is made: what follows on the unmade is no hit.
+        self._digests: dict[str, str | None] = {INPUT: source.model.digest or None}
+        self._makers: dict[str, Operation] = {}
+        self._environments: dict[str, Environment] = {}
+        self._latest = INPUT
+        self.steps: list[Step] = []
+
+    def apply(self, named: NamedPass) -> None:
+        """Add a pass on the latest stage, and its proof."""
+        name, step = named.name, named.step
+        system = named.host or self._workflow.host
+        before = self._latest
+        if name in self._keys:
+            what = "is a stage's own name"
+            self._blockers.add(Refused(f"passes.{name}", what, "Give the pass another name."))
+            return
+        if not FOLDER_NAME.fullmatch(name):
+            what = "cannot be a part of the output folder's name"
+            remedy = "Name the pass with letters, digits, _ and -."
+            self._blockers.add(Refused(f"passes.{name}", what, remedy))
+        self._add(name, "pass", name, (before,), named.type, step, system)
+        self._latest = name
+        self._kinds[name] = step.gives
+        self._keys[name] = self.steps[-1].key
+        if step.proof:
+            proof = METRICS.find(step.proof)(**step.proof_fields())
+            self._add(f"{name}: proof", "proof", name, (name, before), step.proof, proof, system)
+
+    def measure(self, stage: str, first: bool, last: bool) -> None:
+        """Add the metrics of a stage, as far as the config wants it measured."""
+        wanted = self._workflow.engine.evaluate
+        if wanted == "none" or (wanted == "ends" and not (first or last)):
+            return
+        kind = self._kinds[stage]
+        for named in self._metrics:
+            if kind in named.metric.takes:
+                metric = named.metric
+                if "target" in type(metric).model_fields and not KINDS[kind].on_target:
+                    # What runs in torch here is the same whatever the target: so is its key.
+                    metric = metric.model_copy(update={"target": Target()})
+                system = self._workflow.measures
+                name = f"{stage}: {named.name}"
+                self._add(name, "metric", stage, (stage,), named.type, metric, system)
+
+    def _add(
+        self,
+        name: str,
+        role: Literal["pass", "proof", "metric"],
+        stage: str,
+        reads: tuple[str, ...],
+        registered: str,
+        operation: Operation,
+        system: NamedSystem,
+    ) -> None:
+        here = None
+        with self._blockers:
+            here = self._inputs.rows(operation, system.system.reads)
+        operation = here or operation
+        environment = self._environment(system)
+        refusal = self._refusal(operation, reads[0], system)
+        if role == "pass":
+            self._makers[stage] = operation
+        if refusal:
+            own = refusal.where == type(operation).__name__  # not what the user calls it
+            where = f"{name} ({registered if own else refusal.where})"
+            self._blockers.add(Refused(where, refusal.what, refusal.remedy))
+        parents = tuple(self._keys[read] for read in reads) if here else ("",)
+        key, parts = "", {}
+        with self._blockers:
+            digest = self._content_digest(name)
+            parts = operation.key_parts(registered, parents, digest, environment)
+            key = value_digest(parts) if all(parents) else ""
+        contents = [self._digests[read] for read in reads]
+        known = tuple(content for content in contents if content is not None)
+        found = None
+        if key and len(known) == len(contents):
+            found = self._cache.find(key, operation.gives, known)
+        if role == "pass":
+            self._digests[stage] = found.model.digest if found else None
+        hit = found is not None
+        self.steps.append(
+            Step(name, role, stage, reads, registered, operation, parents, key, hit, system, parts)
+        )
+
+    def _refusal(self, operation: Operation, read: str, system: NamedSystem) -> Refused | None:
+        """Return why an operation cannot work on the stage `read`, or not on that system."""
+        kind, found = self._kinds[read], self._source.found
+        refusal = operation.refusal(kind, self._workflow.target)
+        refusal = refusal or operation.refusal_in(self._environment(system))
+        if refusal is None and system.system.elsewhere:
+            refusal = operation.refusal_elsewhere()
+        if read == INPUT and not found and kind not in operation.takes:
+            refusal = None  # what is not there is of no kind: one fault, not two
+        if refusal is None and found and self._source.is_shown:
+            refusal = operation.refusal_of_source(self._source.model)
+            maker = self._makers.get(read)
+            if refusal is None and maker is not None:
+                refusal = operation.refusal_behind(maker, self._source.model)
+        return refusal
+
+    def _environment(self, system: NamedSystem) -> Environment:
+        """Return what is installed on a system; what cannot be asked is told once."""
+        if system.name not in self._environments:
+            self._environments[system.name] = HERE
+            with self._blockers:
+                setting = self._settings[system.name]
+                self._environments[system.name] = system.system.environment(setting)
+        return self._environments[system.name]
+
+    def _content_digest(self, name: str) -> Callable[[Path], str]:
+        def digest(path: Path) -> str:
+            if path.is_dir():
+                return self._cache.digests.folder(path, files_below(path))
+            if not path.is_file():
+                where = self._workflow.places.get(path, name)
+                raise Refused(where, f"names {path}, which is not there", "Mend the path.")
+            return self._cache.digests.digest(path)
+
+        return digest

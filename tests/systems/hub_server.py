@@ -1,0 +1,88 @@
+"""A Hub on loopback that shows its files to who has the token, and what they are to everybody."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+COMMIT = "c" * 40
+
+
+class HubServer(ThreadingHTTPServer):
+    """Serves the gated model owner/tiny; a context manager."""
+
+    daemon_threads = True
+
+    def __init__(self, files: dict[str, bytes], token: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.files, self.token = files, token
+        self.asked: list[str] = []
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
+
+    def __enter__(self) -> HubServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What leads huggingface_hub here."""
+        return {
+            "HF_ENDPOINT": f"http://127.0.0.1:{self.server_address[1]}",
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+        }
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: HubServer
+
+    def do_HEAD(self) -> None:
+        self._send(body=False)
+
+    def do_GET(self) -> None:
+        self._send(body=True)
+
+    def _send(self, body: bool) -> None:
+        path, files = self.path.split("?")[0], self.server.files
+        self.server.asked.append(path)
+        name = path.partition(f"/resolve/{COMMIT}/")[2]
+        headers: dict[str, str] = {}
+        if path.startswith("/api/models/owner/tiny/tree/"):
+            content, status = self._json(
+                [
+                    {"type": "file", "path": name, "size": len(files[name]), "oid": "0" * 40}
+                    for name in files
+                ]
+            )
+        elif path.startswith("/api/models/owner/tiny"):
+            siblings = [{"rfilename": name, "size": len(files[name])} for name in files]
+            content, status = self._json(
+                {"id": "owner/tiny", "sha": COMMIT, "siblings": siblings, "gated": "auto"}
+            )
+        elif self.headers.get("Authorization") != f"Bearer {self.server.token}":
+            content, status, headers = b"", 401, {"X-Error-Code": "GatedRepo"}
+        elif name in files:
+            content, status = files[name], 200
+            etag = hashlib.sha256(content).hexdigest()
+            headers = {"ETag": f'"{etag}"', "X-Repo-Commit": COMMIT}
+        else:
+            content, status, headers = b"", 404, {"X-Error-Code": "EntryNotFound"}
+        self.send_response(status)
+        for key, value in {**headers, "Content-Length": str(len(content))}.items():
+            self.send_header(key, value)
+        self.end_headers()
+        if body:
+            self.wfile.write(content)
+
+    def _json(self, value: object) -> tuple[bytes, int]:
+        return json.dumps(value).encode(), 200
+
+    def log_message(self, *words: object) -> None:
+        pass

@@ -1,0 +1,34 @@
+"""The processes of a test's clusters, found by a mark in their environment."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+MARK = "DRUPE_TEST_CLUSTER"
+
+
+def processes(words: str, mark: str | None = None) -> list[int]:
+    """Return our processes whose command line has these words."""
+    known = f"{MARK}={mark or os.environ[MARK]}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            if words in command and known in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def until(true: Callable[[], Any], seconds: float = 30.0) -> Any:
+    """Wait for something, and return it."""
+    end = time.monotonic() + seconds
+    while not (value := true()):
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.02)
+    return value

@@ -1,0 +1,140 @@
+"""The page's two configs, their names filled in, to their ends on the fake workspace.
+
+No GPU is here: the target is the CPU, and the job's command runs as a process of this machine.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from azureml_fake import GROUP, SUBSCRIPTION, WORKSPACE
+from azureml_shelves import REGISTRY, SHARED, Shelves
+
+import drupe
+from drupe.config.load import load
+from drupe.plan import make
+from drupe.resources import fetch as fetching
+from drupe.systems import follow
+from drupe.systems.azureml import executor
+from tests.plain.conftest import Heard, tree
+from tests.plain.mlflow_folders import split
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+DEMO = EXAMPLES / "phi3-emotion"
+OF_A_JOB = (
+    *("pydantic", "rich", "pyyaml", "packaging", "torch", "transformers", "tokenizers", "peft"),
+    *("accelerate", "datasets", "safetensors", "onnxruntime", "onnxruntime-genai", "onnx-ir"),
+    *("azure-identity", "azure-keyvault-secrets"),
+)
+PINS = "".join(f"      - {name}=={version(name)}\n" for name in OF_A_JOB)
+TOKEN = "hf_" + "planted" * 4
+CLIENT = {
+    "subscription_id": SUBSCRIPTION,
+    "resource_group": GROUP,
+    "workspace_name": WORKSPACE,
+    "keyvault_name": "vault",
+}
+pytestmark = pytest.mark.filterwarnings("ignore:.*:Warning:(azure|marshmallow)")
+
+
+@pytest.fixture
+def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelves]:
+    with Shelves(tmp_path / "azure") as fake:
+        for name, value in fake.environment.items():
+            monkeypatch.setenv(name, value)
+        for module, name in (
+            (fetching, "FIRST_SECONDS"), (follow, "FIRST_SECONDS"), (executor, "POLL_SECONDS"),
+            (executor, "ABSENT_SECONDS"), (executor, "LATE_SECONDS"),
+        ):  # fmt: skip
+            monkeypatch.setattr(module, name, 0.1)
+        monkeypatch.setenv("DRUPE_JOURNAL", str(tmp_path / "journal.jsonl"))
+        fake.secrets["vault/hf-token"] = TOKEN
+        yield fake
+
+
+def filled_in(name: str, folder: Path, client: dict[str, Any] | None) -> dict[str, Any]:
+    """Return one of the page's configs with a compute, an image and an environment that are."""
+    config: dict[str, Any] = json.loads((EXAMPLES / "page" / name).read_text())
+    for system in config["systems"].values():
+        system["config"]["accelerators"] = ["cpu"]
+        system["config"]["aml_compute"] = "cluster"
+        system["config"]["aml_docker_config"]["base_image"] = "ubuntu"
+    config["engine"]["execution_providers"] = ["CPUExecutionProvider"]
+    if client is not None:
+        config["azureml_client"] = client
+    pins = f"dependencies:\n  - python=3.11\n  - pip\n  - pip:\n{PINS}"
+    (folder / "conda.yaml").write_text(pins)
+    return config
+
+
+def run(config: dict[str, Any], folder: Path, heard: Heard) -> drupe.Outcome:
+    file = folder / "olive-config.json"
+    file.write_text(json.dumps(config))
+    return drupe.run(file, listener=heard)
+
+
+def test_its_local_model_and_data_as_a_job(tmp_path: Path, azure: Shelves) -> None:
+    folder = tmp_path / "page"
+    folder.mkdir()
+    shutil.copytree(DEMO / "model", folder / "model-cache" / "microsoft" / "phi-3-mini")
+    shutil.copytree(DEMO / "dataset", folder / "dataset")
+    config = filled_in("olive-config.json", folder, CLIENT)
+    heard = Heard()
+    outcome = run(config, folder, heard)
+    assert [stage.kind for stage in outcome.stages] == ["hf", "hf-adapter", "hf", "onnx-genai"]
+    assert [job.status for job in azure.jobs.started] == ["Completed"], "all steps as one job"
+    assert heard.ran == heard.finished_steps == [step.name for step in outcome.plan.steps]
+    assert {step.system.words for step in outcome.plan.steps} == {"on aml (AzureML)"}
+    model = outcome.path
+    assert model is not None
+    assert json.loads((model / "genai_config.json").read_text())["model"]["type"] == "phi3"
+    local = make(load(folder / "olive-config.json", system="local"))
+    assert [step.hit for step in local.steps] == [True] * len(local.steps), "the keys are the same"
+    planted_nowhere(folder, azure)
+
+
+def test_its_registry_model_its_datastore_and_its_key_vault(tmp_path: Path, azure: Shelves) -> None:
+    folder = tmp_path / "page"
+    folder.mkdir()
+    config = filled_in("olive-config-cloud.json", folder, None)
+    model = config["input_model"]["config"]["model_path"]["config"]
+    model |= {"name": "Phi-3-mini-4k-instruct", "registry_name": REGISTRY, "version": "11"}
+    azure.put_in_registry(
+        "Phi-3-mini-4k-instruct-11", tree(split(DEMO / "model", tmp_path / "mlflow"))
+    )
+    data = config["data_configs"][0]["load_dataset_config"]["params"]["data_files"]["config"]
+    data |= {"azureml_client": CLIENT, "relative_path": "data/train.json"}
+    rows = [json.loads(line) for line in phrases().splitlines()]
+    asked = [{"Question": row["phrase"], "Best Answer": row["tone"]} for row in rows]
+    text = "".join(json.dumps(row) + "\n" for row in asked)
+    azure.put("data", {"train.json": text.encode()})
+    heard = Heard()
+    outcome = run(config, folder, heard)
+    assert [stage.kind for stage in outcome.stages] == ["hf", "hf-adapter", "hf", "onnx-genai"]
+    [job] = azure.jobs.started
+    uris = sorted(each["uri"] for each in job.properties["inputs"].values())
+    assert any("datastores/workspaceblobstore/paths/data/train.json" in uri for uri in uris)
+    assert any("registries" in uri for uri in uris)
+    fetched = [each.path for each in azure.requests("GET", "safetensors")]
+    assert not any(SHARED in each.host for each in azure.requests("GET", "safetensors")), fetched
+    assert outcome.path is not None
+    assert (outcome.path / "genai_config.json").is_file()
+    planted_nowhere(folder, azure)
+
+
+def phrases() -> str:
+    return (DEMO / "dataset" / "dataset-classification.json").read_text()
+
+
+def planted_nowhere(folder: Path, azure: Shelves) -> None:
+    """Look for the vault's secret in all that was written and sent."""
+    for content in [*tree(folder).values(), *tree(azure.blobs.folder).values()]:
+        assert TOKEN.encode() not in content
+    for request in azure.asked:
+        assert TOKEN.encode() not in request.body
