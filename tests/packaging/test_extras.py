@@ -57,7 +57,8 @@ def test_the_wheel_holds_what_it_should_and_no_more(built: Built) -> None:
         assert name in names
     templates = {name.removeprefix("drupe/templates/") for name in names if "/templates/" in name}
     samples = {"data/README.md", "data/phrases.jsonl", "data/held-out.jsonl"}
-    assert templates == {"phi3-emotion.yaml", "quantize.yaml", "qlora.yaml", *samples}
+    configs = {"phi3-emotion.yaml", "quantize.yaml", "qlora.yaml", "azureml.yaml"}
+    assert templates == {*configs, "azureml-conda.yaml", *samples}
     for name in ("LICENSE", "NOTICE"):
         assert f"drupe-0.1.0.dist-info/licenses/{name}" in names
     entries = zipfile.ZipFile(built.wheel).read("drupe-0.1.0.dist-info/entry_points.txt")
