@@ -170,18 +170,20 @@ def test_a_second_client_attaches_to_a_step_that_runs(
     keyed: Callable[..., StepSpec],
     tmp_path: Path,
 ) -> None:
-    spec = keyed(SlowLength(seconds=5))
+    spec = keyed(SlowLength(seconds=8))
+    second = client(max_parallel=1)
+    assert second.slots == 1, "it is connected"
     begun = threading.Event()
     first, _ = in_thread(lambda: run(executor, spec, tmp_path / "1", lambda event: begun.set()))
     assert begun.wait(30)
-    run(client(max_parallel=1), spec, tmp_path / "2", unheard)
+    run(second, spec, tmp_path / "2", unheard)
     first.join()
     one, two = (tmp_path / name / "out" / "score.json" for name in "12")
     assert one.read_text() == two.read_text(), "the time at which it ran is in it"
 
 
 def test_a_client_that_was_killed_finds_its_step_again(cluster: str, workspace: Workspace) -> None:
-    host = {"type": "Ray", "address": cluster, "max_parallel": 1, "idle_minutes": 0.2}
+    host = {"type": "Ray", "address": cluster, "max_parallel": 1, "idle_minutes": 0.4}
     workspace.config["systems"] = {"cluster": host}
     workspace.config["engine"] |= {"host": "cluster", "evaluate": "every-step"}
     metric = {"name": "slow", "type": "SlowLength", "seconds": 6}
