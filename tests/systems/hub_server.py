@@ -35,6 +35,8 @@ class HubServer(ThreadingHTTPServer):
         """What leads huggingface_hub here."""
         return {
             "HF_ENDPOINT": f"http://127.0.0.1:{self.server_address[1]}",
+            "HF_HUB_ETAG_TIMEOUT": "60",  # a busy machine is slow to answer
+            "HF_HUB_DOWNLOAD_TIMEOUT": "60",
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
         }
