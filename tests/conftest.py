@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+
+import pytest
 
 # No test writes into the user's journal of what steps took, or is told by it.
 os.environ["DRUPE_JOURNAL"] = ""
 
 # A job that a shell has put in the background ignores Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _an_environment_that_no_test_before_has_changed() -> Iterator[None]:
+    """A verb of a step's own process, called in this one, sets what that process needs."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)

@@ -146,6 +146,7 @@ from pathlib import Path
 from drupe.config.load import load
 from drupe.plan import draft
 planned = draft(load(Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None))
+print(*planned.blockers, file=sys.stderr, sep="\\n")  # why, where no model is found
 model = planned.source.model
 print(json.dumps([model.digest, model.source, planned.source.is_shown, planned.source.size_bytes,
                   sorted(file.name for file in model.path.glob("*"))]))

@@ -174,11 +174,39 @@ def test_a_second_client_attaches_to_a_step_that_runs(
     second = client(max_parallel=1)
     assert second.slots == 1, "it is connected"
     begun = threading.Event()
-    first, _ = in_thread(lambda: run(executor, spec, tmp_path / "1", lambda event: begun.set()))
+    told: list[dict[str, Any]] = []
+
+    def tell(event: dict[str, Any]) -> None:
+        told.append(event)
+        begun.set()
+
+    first, _ = in_thread(lambda: run(executor, spec, tmp_path / "1", tell))
     assert begun.wait(30)
     run(second, spec, tmp_path / "2", unheard)
     first.join()
+    assert told[0]["event"] != "warning", "workers that died before are not counted on"
     one, two = (tmp_path / name / "out" / "score.json" for name in "12")
+    assert one.read_text() == two.read_text(), "the time at which it ran is in it"
+
+
+def test_of_two_clients_that_submit_at_once_one_is_attached_while_files_are_sent(
+    executor: RayExecutor,
+    client: Callable[..., RayExecutor],
+    keyed: Callable[..., StepSpec],
+    source: Model,
+    tmp_path: Path,
+) -> None:
+    (source.path / "large.txt").write_text("0123456789" * (7 * 2**20))
+    spec = keyed(SlowLength(seconds=1))
+    both = [executor, client(max_parallel=1)]
+    assert [each.slots for each in both] == [2, 1], "both are connected"
+    runs = [
+        in_thread(lambda n=n: run(both[n], spec, tmp_path / str(n), unheard))  # type: ignore[misc]
+        for n in range(2)
+    ]
+    for thread, _ in runs:
+        thread.join()
+    one, two = (tmp_path / name / "out" / "score.json" for name in "01")
     assert one.read_text() == two.read_text(), "the time at which it ran is in it"
 
 

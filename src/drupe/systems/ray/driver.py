@@ -147,8 +147,9 @@ class Driver:
         job = self._jobs.pop(batch, None)
         if job is None:
             return
-        if job.worker is not None:
-            self._call(job.worker.cancel.remote(self._client, batch))
+        worker = job.slot.worker if job.worker is None and job.slot else job.worker
+        if worker is not None:
+            self._call(worker.cancel.remote(self._client, batch))
         self._free(job)
 
     def fetch(self, batch: str, path: str, to: str, last: bool) -> None:
@@ -213,7 +214,8 @@ class Driver:
     def _place(self, job: _Job, seconds: float) -> None:
         """Attach to who has the batch, else start it on a worker of ours that is ready."""
         holder = self._desk("holder", job.name)
-        if holder and holder != job.instead_of and self._attached(job, holder):
+        own = job.slot is not None and job.slot.name == holder
+        if holder and holder != job.instead_of and not own and self._attached(job, holder):
             return
         slot = job.slot or self._free_slot()
         if slot is None:
@@ -223,10 +225,16 @@ class Driver:
         if not ray.wait([slot.ready], timeout=seconds)[0]:
             return
         self._storage.check(self._where, ray.get(slot.ready))
-        holder = self._desk("claim", job.name, slot.name, job.instead_of)
-        if holder != slot.name:  # another client was first: attached to when next asked
+        try:
+            self._call(slot.worker.expect.remote(self._client, job.name))
+        except RayActorError:  # it died while it had nothing to do: another one is asked for
+            self._discard(job)
             return
-        self._send(job, slot)
+        holder = self._desk("claim", job.name, slot.name, job.instead_of)
+        if holder == slot.name:
+            self._send(job, slot)
+        else:  # another client was first: attached to when next asked
+            slot.worker.cancel.remote(self._client, job.name)
 
     def _attached(self, job: _Job, holder: str) -> bool:
         """Try to follow a batch on the worker that has it; say whether that is settled for now."""
@@ -237,8 +245,8 @@ class Driver:
                 self._free(job)
                 job.worker, job.holder = worker, holder
                 return True
-        except GetTimeoutError:
-            return True  # it waits for its cores: asked again
+        except (ActorUnavailableError, GetTimeoutError):
+            return True  # it waits for its cores, or is not heard: asked again
         except (ValueError, RayActorError):
             pass  # it is gone
         job.instead_of = holder
@@ -277,11 +285,14 @@ class Driver:
 
     def _give_up(self, job: _Job) -> None:
         """Count on the worker of a batch no more."""
-        gone = job.slot
+        job.instead_of = job.holder or (job.slot.name if job.slot else job.instead_of)
+        job.worker = None
+        self._discard(job)
+
+    def _discard(self, job: _Job) -> None:
+        gone, job.slot = job.slot, None
         with self._lock:
             self._slots = [slot for slot in self._slots if slot is not gone]
-        job.instead_of = job.holder or (gone.name if gone else job.instead_of)
-        job.slot = job.worker = None
 
     def _desk(self, question: str, *words: str) -> str:
         """Ask the desk; it is made anew where it has just ended."""

@@ -28,18 +28,23 @@ from drupe.systems.local import LocalExecutor
 
 GONE_SECONDS = 60.0  # a client says every few seconds that it is there
 WAIT_SECONDS = 0.2
+UNDER_WAY = ("awaited", "running")
 LATEST_ONLY = ("progress", "memory")
 
 
 @dataclass
 class _Job:
-    """A batch that runs or ran here. clients: those who still want something of it."""
+    """A batch of this worker's. clients: those who still want something of it.
+
+    state: "awaited" while `sender` sends what it needs, then "running", then "ended" or "lost".
+    """
 
     name: str
     place: Path
     clients: set[str]
-    inputs: dict[str, Path]
-    state: str = "running"
+    sender: str
+    state: str = "awaited"
+    inputs: dict[str, Path] = field(default_factory=dict)
     status: int = 0
     ending: str = ""
     number: int = 0
@@ -81,19 +86,31 @@ class Worker:
             opened.seek(offset)
             opened.write(data)
 
+    def expect(self, client: str, name: str) -> None:
+        """Hear that a client is about to claim a batch for this worker, and to send what it needs.
+
+        Who finds the claim meanwhile can attach already.
+        """
+        self._hear(client)
+        with self._changed:
+            if name not in self._jobs:
+                self._jobs[name] = _Job(name, self._home / "jobs" / name, {client}, client)
+
     def start(self, client: str, name: str, inputs: dict[str, str]) -> bool:
-        """Start the batch whose bundle is there; return False where another one runs.
+        """Start a batch that was awaited; return False where another one runs.
 
         inputs: {name: folder, below this worker's home where it is relative}.
         """
         with self._changed:
-            if self.attach(client, name):
+            self._hear(client)
+            self.expect(client, name)
+            job = self._jobs[name]
+            if job.state != "awaited":
                 return True
-            if any(job.state == "running" for job in self._jobs.values()):
+            if any(each.state == "running" for each in self._jobs.values()):
                 return False
-            places = {name: self._home / folder for name, folder in inputs.items()}
-            job = _Job(name, self._home / "jobs" / name, {client}, places)
-            self._jobs[name] = job
+            job.inputs = {each: self._home / folder for each, folder in inputs.items()}
+            job.state = "running"
         job.thread = threading.Thread(target=self._work, args=(job,), daemon=True)
         job.thread.start()
         return True
@@ -112,14 +129,17 @@ class Worker:
         self._hear(client)
         with self._changed:
             job = self._jobs.get(name)
+            if job is not None and job.state == "awaited" and job.sender not in self._present():
+                self._drop(job)
+                return {"state": "lost", "ending": "the client that was to send it is gone"}
             if job is None:
                 return {"state": "lost", "ending": "another client has stopped it"}
             known = job
             self._changed.wait_for(
-                lambda: known.number > since or known.state != "running", timeout=seconds
+                lambda: known.number > since or known.state not in UNDER_WAY, timeout=seconds
             )
             return {
-                "state": job.state,
+                "state": "running" if job.state == "awaited" else job.state,
                 "events": [event for number, event in job.events if number > since],
                 "number": job.number,
                 "ending": job.ending,
@@ -133,7 +153,8 @@ class Worker:
         if job is None:
             return
         job.clients.discard(client)
-        if not job.clients & self._present():
+        never_sent = job.state == "awaited" and job.sender == client
+        if never_sent or not job.clients & self._present():
             self._drop(job)
 
     def results(self, client: str, name: str) -> str:
