@@ -141,6 +141,8 @@ class Chain:
         with self._blockers:
             here = self._inputs.rows(operation, system.system.reads)
         operation = here or operation
+        if self._source.found and self._source.is_shown:
+            operation = operation.settled(self._source.model)
         environment = self._environment(system)
         refusal = self._refusal(operation, reads[0], system)
         if role == "pass":

@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from drupe.core.dataset import Dataset
 from drupe.core.declared import Declared
@@ -105,6 +105,13 @@ class Operation(Declared):
                 "Mend the order of the passes.",
             )
         return None
+
+    def settled(self, source: Model) -> Self:
+        """Return the operation with what it leaves to the input model chosen, before its key is.
+
+        It is asked at plan time, when `source` is there.
+        """
+        return self
 
     def refusal_of_source(self, source: Model) -> Refused | None:
         """Return why this operation cannot work on what comes of the input model, or None.

@@ -1,11 +1,11 @@
 """What a decoder is made of, as its config.json and its family tell.  Light: no weights, no torch.
 
-    embedding -> layer -> layer -> ... -> norm -> head
+embedding -> layer -> layer -> ... -> norm -> head
 
-    layer, by the place of its norms:
-      pre        x + attention(norm(x)),       x + mlp(norm(x))            Llama and most others
-      sandwich   x + norm(attention(norm(x))), x + norm(mlp(norm(x)))      Gemma 2 and 3
-      post       x + norm(attention(x)),       x + norm(mlp(x))            OLMo 2
+layer, by the place of its norms:
+  pre        x + attention(norm(x)),       x + mlp(norm(x))            Llama and most others
+  sandwich   x + norm(attention(norm(x))), x + norm(mlp(norm(x)))      Gemma 2 and 3
+  post       x + norm(attention(x)),       x + norm(mlp(x))            OLMo 2
 """
 
 from __future__ import annotations

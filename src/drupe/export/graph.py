@@ -18,6 +18,7 @@ from typing import Any
 import onnx_ir as ir
 
 from drupe.export.decoder import Decoder, Layer
+from drupe.export.form import Form
 from drupe.export.parts import Parts
 from drupe.export.placement import (
     Angles,
@@ -41,27 +42,6 @@ TYPES = {
     "I32": ir.DataType.INT32,
     "I64": ir.DataType.INT64,
 }
-
-
-@dataclass(frozen=True)
-class Form:
-    """How a decoder is written.
-
-    dtype: of activations, caches and all that is not quantized ("F32"). grid: of the weights of
-    linear layers, None for `dtype`; accuracy_level: of MatMulNBits. head: the grid of the output
-    layer. embedding: that of the embedding, None for floats. embedding_dtype: those floats' type.
-    joined: whether queries, keys and values are one product, turned inside the attention.
-    """
-
-    dtype: str
-    grid: Grid | None
-    accuracy_level: int
-    head: Grid | None
-    embedding: Grid | None
-    embedding_dtype: str
-    joined: bool = True
-    with_embedding: bool = True
-    with_head: bool = True
 
 
 @dataclass(frozen=True)
@@ -126,16 +106,22 @@ class _Builder:
         if self.form.with_embedding:
             found.append(_value("input_ids", "I64", ["batch_size", "sequence_length"]))
         else:
-            shape = ["batch_size", "sequence_length", self.decoder.hidden]
+            width = self.decoder.hidden
+            shape: list[int | str] = ["batch_size", "sequence_length", width]
             found.append(_value("inputs_embeds", self.form.dtype, shape))
         found.append(_value("attention_mask", "I64", ["batch_size", "total_sequence_length"]))
         if not self.form.joined:
             found.append(_value("position_ids", "I64", ["batch_size", "sequence_length"]))
-        shape = ["batch_size", self.decoder.key_value_heads, "past_sequence_length"]
+        cache: list[int | str] = [
+            "batch_size",
+            self.decoder.key_value_heads,
+            "past_sequence_length",
+            self.decoder.head_size,
+        ]
         for index in range(len(self.decoder.layers)):
             for side in ("key", "value"):
                 name = f"past_key_values.{index}.{side}"
-                found.append(_value(name, self.form.dtype, [*shape, self.decoder.head_size]))
+                found.append(_value(name, self.form.dtype, cache))
         return {str(value.name): value for value in found}
 
     def _lengths(self, mask: ir.Value) -> tuple[ir.Value, ir.Value]:
@@ -245,7 +231,8 @@ class _Builder:
         query, key, value = self._queries_keys_values(index, normed)
         turned = layer.rotary is not None
         if not self.form.joined and turned:
-            assert key is not None and positions is not None
+            assert key is not None
+            assert positions is not None
             query, key = (
                 self._turned(each, positions, angles[str(layer.rotary)], heads, f"{name}/{side}")
                 for each, heads, side in (
@@ -255,11 +242,16 @@ class _Builder:
             )
         inside = self.form.joined and turned
         tables = angles[str(layer.rotary)] if inside else (None, None)
-        shape = ["batch_size", decoder.key_value_heads, "total_sequence_length", decoder.head_size]
+        cache: list[int | str] = [
+            "batch_size",
+            decoder.key_value_heads,
+            "total_sequence_length",
+            decoder.head_size,
+        ]
         outputs = [
             ir.Value(name=f"{name}/output"),
             *(
-                _value(f"present.{index}.{side}", self.form.dtype, shape)
+                _value(f"present.{index}.{side}", self.form.dtype, cache)
                 for side in ("key", "value")
             ),
         ]

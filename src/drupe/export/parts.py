@@ -14,6 +14,7 @@ from drupe.export.decoder import Decoder
 from drupe.export.placement import Matrix, Piece
 
 FLOATS = ("F32", "BF16", "F16")
+EMBEDDING = "model.embed_tokens.weight"
 
 
 class Parts:
@@ -31,18 +32,14 @@ class Parts:
 
     def embedding(self) -> Matrix:
         """Return the embedding: (vocabulary, hidden)."""
-        return self._matrix(
-            "model.embed_tokens.weight", self._decoder.vocabulary, self._decoder.hidden
-        )
+        return self._matrix(EMBEDDING, self._decoder.vocabulary, self._decoder.hidden)
 
     def head(self) -> Matrix:
-        """Return the output layer: (vocabulary, hidden), its factor folded in where it is not shared."""
+        """Return the output layer: (vocabulary, hidden), the factor of logits folded in."""
         decoder, name = self._decoder, "lm_head.weight"
         if decoder.tied or name not in self._specs:
-            name = "model.embed_tokens.weight"
-        return self._matrix(
-            name, decoder.vocabulary, decoder.hidden, factor=decoder.logits_factor
-        )
+            name = EMBEDDING
+        return self._matrix(name, decoder.vocabulary, decoder.hidden, factor=decoder.logits_factor)
 
     def head_bias(self) -> Matrix | None:
         """Return the output layer's bias, if there is one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from drupe.core.effects import Idle
 from drupe.core.errors import Refused
@@ -13,6 +13,7 @@ from drupe.core.libraries import library_version
 from drupe.core.model import Model
 from drupe.core.operation import Metric, Pass
 from drupe.core.target import Target
+from drupe.export.families import FAMILIES, architecture, read_decoder
 
 EXPORT_PRELOAD = (
     "torch",
@@ -22,6 +23,7 @@ EXPORT_PRELOAD = (
     "onnxruntime",
 )
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
+Exporter = Literal["auto", "native", "genai"]
 
 # Which precision a provider's runtime loads: the builder writes every pair and exits 0 for all.
 # Tried with onnxruntime-genai 0.18 and onnxruntime 1.31 on a small Phi-3:
@@ -61,15 +63,29 @@ def builder_is_known() -> bool:
     return (library_version("onnxruntime-genai") or "").startswith(f"{BUILDER}.")
 
 
+def exporter_of(source: Model) -> Literal["native", "genai"]:
+    """Return who exports a checkpoint, or an adapter's base, where the config leaves it open."""
+    return "native" if _architecture(source) in FAMILIES else "genai"
+
+
+def _architecture(source: Model) -> str:
+    """Return the class that config.json names first; "" for one that cannot be read."""
+    try:
+        file = (source.base or source).path / "config.json"
+        return architecture(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, AttributeError):
+        return ""  # told where the model is looked at
+
+
 class ExportGenAI(Pass):
     """Write the ONNX folder that ONNX Runtime GenAI loads."""
 
     takes, gives = ("hf",), "onnx-genai"
-    version = 2
+    version = 3
     libraries = ("onnxruntime-genai", "onnxruntime", "onnx-ir", "transformers", "torch")
     extra = "cpu"
     preload = EXPORT_PRELOAD
-    work = "drupe.export.genai_builder:export"
+    work = "drupe.export.exporter:export"
     proof = "ExportProof"
 
     precision: Precision
@@ -83,6 +99,13 @@ class ExportGenAI(Pass):
 
     0 leaves it to the runtime; None: the builder's default, 4 for cpu and webgpu, else 0.
     """
+    int4_is_symmetric: bool = True
+    """Whether zero has the same code in every block (int4 and int8); else zero points are kept."""
+    quantize_embeddings: bool = False
+    """Keep the embedding in int4 or int8 too; one that is tied to the head is written once."""
+    exporter: Exporter = "auto"
+    """native: drupe's own, one tensor in memory; genai: ONNX Runtime GenAI's builder, the model
+    in memory several times over; auto: native for the families that it knows."""
     exclude_embeds: bool = False
     """Leave the embeddings out: the graph is given vectors in place of tokens."""
     exclude_lm_head: bool = False
@@ -103,18 +126,24 @@ class ExportGenAI(Pass):
             )
         return super().refusal(kind, target)
 
+    def settled(self, source: Model) -> Self:
+        """Return the pass with its exporter chosen by the model's family."""
+        if self.exporter != "auto":
+            return self
+        return self.model_copy(update={"exporter": exporter_of(source)})
+
     def refusal_of_source(self, source: Model) -> Refused | None:
-        """Refuse a model whose architecture the builder does not know."""
-        try:
-            file = (source.base or source).path / "config.json"
-            names = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []
-        except (OSError, ValueError, AttributeError):
-            return None  # told where the model is looked at
-        if names and names[0] not in ARCHITECTURES and builder_is_known():
+        """Refuse a model whose architecture the exporter does not know."""
+        name = _architecture(source)
+        if not name:
+            return None
+        if self.exporter == "native":
+            return _refusal_of_config(source)
+        if name not in ARCHITECTURES and builder_is_known():
             return Refused(
                 "ModelBuilder",
-                f"ONNX Runtime GenAI's builder does not know {names[0]}",
-                f"It knows {', '.join(ARCHITECTURES)}.",
+                f"ONNX Runtime GenAI's builder does not know {name}",
+                f"It knows {', '.join(ARCHITECTURES)}; drupe itself {', '.join(FAMILIES)}.",
             )
         return None
 
@@ -138,6 +167,16 @@ class ExportGenAI(Pass):
             for name in ("int4_block_size", "int4_accuracy_level")
             if name in self.model_fields_set
         ]
+
+
+def _refusal_of_config(source: Model) -> Refused | None:
+    """Return what of config.json drupe's own exporter cannot write, or None."""
+    file = (source.base or source).path / "config.json"
+    try:
+        read_decoder(json.loads(file.read_text(encoding="utf-8")), "ModelBuilder")
+    except Refused as fault:
+        return fault
+    return None
 
 
 class ExportProof(Metric):

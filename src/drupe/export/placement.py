@@ -65,7 +65,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Cast:
-    """A matrix in a floating-point type; transposed: as MatMul multiplies by it, (columns, rows)."""
+    """A matrix in a floating-point type; transposed: (columns, rows), as MatMul takes it."""
 
     matrix: Matrix
     values: Region

@@ -58,7 +58,8 @@ def _llama3(plain: torch.Tensor, original: int, values: dict[str, Any]) -> torch
     low, high, factor = (values[key] for key in ("low_freq_factor", "high_freq_factor", "factor"))
     turns = original / (2 * math.pi / plain)
     kept = ((turns - low) / (high - low)).clamp(0, 1)
-    return (1 - kept) * plain / factor + kept * plain
+    found: torch.Tensor = (1 - kept) * plain / factor + kept * plain
+    return found
 
 
 def _yarn(

@@ -157,9 +157,7 @@ def _allocate(descriptor: int, size: int) -> None:
         os.posix_fallocate(descriptor, 0, size)
 
 
-def _work_off(
-    works: list[Work], writer: _Writer, journal: _Journal, job: Job, total: int
-) -> None:
+def _work_off(works: list[Work], writer: _Writer, journal: _Journal, job: Job, total: int) -> None:
     """Do the work in threads, not many pieces ahead; the first failure ends it."""
     torch.set_num_threads(1)  # each worker is one thread
     done = total - len(works)

@@ -1,0 +1,64 @@
+"""In which form a decoder is written, by the fields of the pass and the target.  Light."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from drupe.export.decoder import Decoder
+from drupe.export.passes import ExportGenAI
+from drupe.quantize.grid import Grid
+
+# The type of activations and caches. Attention of CUDA and DirectML knows 16 bits alone, that of
+# the CPU is at home in 32.
+ACTIVATIONS = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
+OF_QUANTIZED = {"cpu": "F32", "cuda": "F16", "dml": "F16", "webgpu": "F16"}
+BITS = {"int4": 4, "int8": 8}
+# 4: products of 8-bit integers. Without it 8-bit weights are 86 times slower on the CPU.
+USUAL_ACCURACY_LEVEL = {"cpu": 4, "webgpu": 4}
+ROTARY_GRAIN = 16  # attention turns that many values of a head at a time
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a decoder is written.
+
+    dtype: of activations, caches and all that is not quantized ("F32"). grid: of the weights of
+    linear layers, None for `dtype`; accuracy_level: of MatMulNBits. head: the grid of the output
+    layer. embedding: that of the embedding, None for floats. embedding_dtype: those floats' type.
+    joined: whether queries, keys and values are one product, turned inside the attention.
+    """
+
+    dtype: str
+    grid: Grid | None
+    accuracy_level: int
+    head: Grid | None
+    embedding: Grid | None
+    embedding_dtype: str
+    joined: bool = True
+    with_embedding: bool = True
+    with_head: bool = True
+
+
+def form_of(step: ExportGenAI, decoder: Decoder, stored_dtype: str) -> Form:
+    """Return the form that a pass asks for; stored_dtype: the checkpoint's, of its embedding."""
+    provider = step.target.short_provider
+    dtype = ACTIVATIONS.get(step.precision) or OF_QUANTIZED[provider]
+    grid = None
+    if step.precision in BITS:
+        bits = 4 if step.precision == "int4" else 8
+        grid = Grid(bits, step.int4_block_size, step.int4_is_symmetric)  # type: ignore[arg-type]
+    level = step.int4_accuracy_level
+    turns_inside = all(each.size % ROTARY_GRAIN == 0 for each in decoder.rotaries.values())
+    # 16 bits that are widened when they are looked up are the same values in half the space.
+    narrow = dtype == "F32" and stored_dtype in ("F16", "BF16")
+    return Form(
+        dtype=dtype,
+        grid=grid,
+        accuracy_level=USUAL_ACCURACY_LEVEL.get(provider, 0) if level is None else level,
+        head=grid,
+        embedding=grid if step.quantize_embeddings else None,
+        embedding_dtype=stored_dtype if narrow else dtype,
+        joined=provider != "dml" and turns_inside,
+        with_embedding=not step.exclude_embeds,
+        with_head=not step.exclude_lm_head,
+    )

@@ -1,0 +1,119 @@
+"""Export by drupe itself: the graph from headers, the weights streamed into their places.
+
+    config.json, headers --> Decoder --> graph, layout --> data file --> graph file --> settings
+
+Heavy file: the worker imports it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import onnx_ir
+
+from drupe.checkpoint.header import StoredTensor, read_header
+from drupe.checkpoint.load import load_tokenizer
+from drupe.checkpoint.mapped import MappedTensors
+from drupe.checkpoint.tensors import open_checkpoint
+from drupe.core.errors import DrupeError
+from drupe.core.job import Job
+from drupe.core.model import Model
+from drupe.export.decoder import Decoder
+from drupe.export.families import read_decoder
+from drupe.export.folder import WHERE, check_no_path_left, check_result, finish_tokenizer
+from drupe.export.form import form_of
+from drupe.export.graph import DATA_FILE, build
+from drupe.export.parts import EMBEDDING, Parts
+from drupe.export.passes import ExportGenAI
+from drupe.export.settings import GRAPH_FILE, genai_settings
+from drupe.export.slow_nodes import check_fast
+from drupe.export.stream import write_data
+from drupe.quantize.rtn import round_to_nearest
+
+
+def export(step: ExportGenAI, model: Model, out: Path, job: Job) -> None:
+    """Write the checkpoint `model` as an ONNX Runtime GenAI folder into `out`.
+
+    Raises DrupeError for a checkpoint that is not what its config.json says, for values that are
+    no numbers, and when what was written does not load and answer.
+    """
+    config = read_json(model.path / "config.json")
+    decoder = read_decoder(config, WHERE)
+    stored = stored_tensors(model.path)
+    parts = Parts(decoder, {name: tensor.spec for name, tensor in stored.items()}, WHERE)
+    form = form_of(step, decoder, stored[EMBEDDING].spec.dtype if EMBEDDING in stored else "F32")
+    built = build(decoder, parts, form)
+    check_fast(built.model, step.target.short_provider)
+    if parts.unused():
+        told = ", ".join(parts.unused()[:3])
+        job.warn(f"{len(parts.unused())} tensors of the checkpoint are not in the graph: {told}")
+    tokenizer = _tokenizer(model)
+    data = job.scratch / "export" / DATA_FILE
+    with MappedTensors(stored) as weights:
+        write_data(built.layout, weights, round_to_nearest, data, job)
+    os.replace(data, out / DATA_FILE)
+    onnx_ir.save(built.model, out / GRAPH_FILE)
+    tokenizer.save_pretrained(out)
+    _write_settings(step, decoder, config, model, built.model.graph, tokenizer.pad_token_id, out)
+    finish_tokenizer(model.path, out)
+    shutil.rmtree(data.parent)
+    check_no_path_left(out, (model.path, out, job.scratch))
+    job.facts["size_bytes"] = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    check_result(step, out / GRAPH_FILE, out, job)
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """Return where each tensor of a checkpoint lies; raises DrupeError as `open_checkpoint`."""
+    return {
+        tensor.spec.name: tensor
+        for file in open_checkpoint(folder).files
+        for tensor in read_header(file)
+    }
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Return what a small file of the model says; {} where there is none."""
+    if not file.is_file():
+        return {}
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
+
+
+def _tokenizer(model: Model) -> Any:
+    """Return the tokenizer, before there is anything to wait for."""
+    try:
+        return load_tokenizer(model)
+    except (OSError, ValueError) as fault:
+        lines = str(fault).strip().splitlines()
+        raise DrupeError(
+            WHERE,
+            f"the checkpoint has no tokenizer that can be read: {lines[0] if lines else fault}",
+            "Put the tokenizer's files (tokenizer.json, tokenizer_config.json) beside it.",
+        ) from fault
+
+
+def _write_settings(
+    step: ExportGenAI,
+    decoder: Decoder,
+    config: dict[str, Any],
+    model: Model,
+    graph: onnx_ir.Graph,
+    pad_token: int | None,
+    out: Path,
+) -> None:
+    settings = genai_settings(
+        decoder,
+        config,
+        read_json(model.path / "generation_config.json"),
+        provider=step.target.short_provider,
+        threads=step.target.threads,
+        inputs=[str(value.name) for value in graph.inputs],
+        outputs=[str(value.name) for value in graph.outputs],
+        pad_token=pad_token,
+    )
+    file = out / "genai_config.json"
+    file.write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
