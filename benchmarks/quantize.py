@@ -10,7 +10,8 @@ Three things on the same random bfloat16 weights (heavy tails, as trained ones h
 - the squared errors of all of them, relative to asymmetric rounding to nearest.
 
 Ours is called as the exporter calls it: two threads, each on 128 rows at a time. Olive's and ONNX
-Runtime's functions are timed alone, without what their passes do around them.
+Runtime's functions are timed alone, without what their passes do around them. Beside the wall time
+stands that of the processors: on a machine that others use too, the steadier of the two.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ from __future__ import annotations
 import argparse
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +33,7 @@ import torch
 from onnxruntime.capi._pybind_state import quantize_matmul_4bits
 from onnxruntime.quantization.neural_compressor import weight_only
 
-from drupe.quantize.codes import Packed, dequantize, pack, unpack
+from drupe.quantize.codes import Packed, Rounded, dequantize, pack, unpack
 from drupe.quantize.grid import Grid
 from drupe.quantize.mse import least_squared_error
 from drupe.quantize.rtn import round_to_nearest
@@ -38,18 +42,36 @@ ROWS = 128
 THREADS = 2
 LARGE, SMALL = (16384, 3072), (4096, 3072)
 SYMMETRIC, ASYMMETRIC = Grid(4, 32, symmetric=True), Grid(4, 32, symmetric=False)
-Method = Callable[[torch.Tensor, Grid], object]
+Method = Callable[[torch.Tensor, Grid], Rounded]
 
 OLIVE = """
 import sys, time, numpy, torch
 from olive.passes.pytorch.kquant import kquant_find_qparams
 torch.set_num_threads(int(sys.argv[2]))
 weight = torch.from_numpy(numpy.load(sys.argv[1] + "/weight.npy"))
-started = time.perf_counter()
+before = time.perf_counter(), time.process_time()
 scales, zero_points = kquant_find_qparams(weight, 32, 15, 0)
-seconds = time.perf_counter() - started
-numpy.savez(sys.argv[1] + "/olive.npz", scales=scales, zero_points=zero_points, seconds=seconds)
+wall, cpu = time.perf_counter() - before[0], time.process_time() - before[1]
+numpy.savez(sys.argv[1] + "/olive.npz", scales=scales, zero_points=zero_points, spent=[wall, cpu])
 """
+
+
+@dataclass
+class Spent:
+    """Seconds of each round: on the wall, and of the processors."""
+
+    wall: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def __enter__(self) -> None:
+        self.before = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.add(time.perf_counter() - self.before[0], time.process_time() - self.before[1])
+
+    def add(self, wall: float, cpu: float) -> None:
+        self.wall.append(wall)
+        self.cpu.append(cpu)
 
 
 def make_weight(rows: int, columns: int) -> torch.Tensor:
@@ -66,43 +88,44 @@ def in_threads(method: Method, weight: torch.Tensor, grid: Grid) -> Packed:
     return Packed(weights, torch.cat([part.scales for part in parts]), zero_points)
 
 
-def by_kernel(weight: torch.Tensor) -> tuple[float, Packed]:
-    """Return the seconds of ONNX Runtime's kernel (and of the transposition it needs)."""
-    started = time.perf_counter()
+def by_kernel(weight: torch.Tensor, spent: Spent) -> Packed:
+    """Return the weight packed by ONNX Runtime's kernel, the transposition it needs counted."""
     rows, columns = weight.shape
-    transposed = np.ascontiguousarray(weight.float().numpy().T)
-    packed = np.zeros(SYMMETRIC.packed_shape(rows, columns), np.uint8)
-    scales = np.zeros(SYMMETRIC.scales_shape(rows, columns), np.float32)
-    unused = np.zeros(ASYMMETRIC.zero_points_shape(rows, columns), np.uint8)
-    quantize_matmul_4bits(packed, transposed, scales, unused, 32, rows, columns, True)
-    seconds = time.perf_counter() - started
-    return seconds, Packed(torch.from_numpy(packed), torch.from_numpy(scales), None)
+    with spent:
+        transposed = np.ascontiguousarray(weight.float().numpy().T)
+        packed = np.zeros(SYMMETRIC.packed_shape(rows, columns), np.uint8)
+        scales = np.zeros(SYMMETRIC.scales_shape(rows, columns), np.float32)
+        unused = np.zeros(ASYMMETRIC.zero_points_shape(rows, columns), np.uint8)
+        quantize_matmul_4bits(packed, transposed, scales, unused, 32, rows, columns, True)
+    return Packed(torch.from_numpy(packed), torch.from_numpy(scales), None)
 
 
-def by_olive(python: str, weight: torch.Tensor) -> tuple[float, torch.Tensor]:
-    """Return the seconds of Olive's KQuant, and the weight that it leaves."""
+def by_olive(python: str, weight: torch.Tensor, spent: Spent) -> torch.Tensor:
+    """Return the weight that Olive's KQuant leaves."""
     with tempfile.TemporaryDirectory() as folder:
         np.save(Path(folder, "weight.npy"), weight.float().numpy())
-        subprocess.run([python, "-c", OLIVE, folder, str(THREADS)], check=True)
+        done = subprocess.run(
+            [python, "-c", OLIVE, folder, str(THREADS)], capture_output=True, text=True
+        )
+        if done.returncode:
+            sys.exit(done.stderr)
         found = np.load(Path(folder, "olive.npz"))
+        spent.add(*found["spent"])
         scales, zero_points = (torch.from_numpy(found[n]) for n in ("scales", "zero_points"))
-        return float(found["seconds"]), left(weight, scales, zero_points)
+        return left(weight, scales, zero_points)
 
 
-def by_k_quant(weight: torch.Tensor, kind: str) -> tuple[float, torch.Tensor]:
-    """Return the seconds of ONNX Runtime's `k_quant` or `rtn`, and the weight that it leaves."""
+def by_onnxruntime(kind: str, weight: torch.Tensor, spent: Spent) -> torch.Tensor:
+    """Return the weight that ONNX Runtime's `k_quant`, or `rtn` ("asym" or "sym"), leaves."""
     values = weight.float().numpy()
-    started = time.perf_counter()
-    if kind == "k_quant":
-        _, scales, zero_points = weight_only.quant_tensor_k_quant_cpu(values, 4, 32)
-    else:
-        _, scales, zero_points = weight_only.quant_tensor(values, 4, 32, "asym", "uint")
-    seconds = time.perf_counter() - started
+    with spent:
+        if kind == "k_quant":
+            found = weight_only.quant_tensor_k_quant_cpu(values, 4, 32)
+        else:
+            found = weight_only.quant_tensor(values, 4, 32, kind, "uint")
     shape = ASYMMETRIC.scales_shape(*weight.shape)
-    scales, zero_points = (
-        torch.from_numpy(part.reshape(shape)).float() for part in (scales, zero_points)
-    )
-    return seconds, left(weight, scales, zero_points)
+    scales, zero_points = (torch.from_numpy(part.reshape(shape)).float() for part in found[1:])
+    return left(weight, scales, zero_points)
 
 
 def left(weight: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor) -> torch.Tensor:
@@ -113,63 +136,63 @@ def left(weight: torch.Tensor, scales: torch.Tensor, zero_points: torch.Tensor) 
     return (steps * scales[..., None]).flatten(1)
 
 
-def told(name: str, seconds: list[float], weight: torch.Tensor, beside: float) -> float:
-    middle = statistics.median(seconds)
-    speed = weight.numel() / middle / 1e6
-    runs = ", ".join(f"{one:.2f}" for one in sorted(seconds))
-    ratio = f", {middle / beside:.2f} of the time of ours" if beside else ""
-    print(f"  {name}: {speed:.0f} M weights/s ({middle:.2f} s: {runs}){ratio}")
-    return middle
+def told(name: str, spent: Spent, weight: torch.Tensor, beside: Spent | None) -> None:
+    wall, cpu = statistics.median(spent.wall), statistics.median(spent.cpu)
+    runs = ", ".join(f"{one:.2f}" for one in sorted(spent.wall))
+    line = f"  {name}: {weight.numel() / wall / 1e6:.0f} M weights/s ({wall:.2f} s: {runs}; "
+    line += f"processors {cpu:.2f} s)"
+    if beside:
+        ours = statistics.median(beside.wall), statistics.median(beside.cpu)
+        line += f", ours x{wall / ours[0]:.2f} as fast, x{cpu / ours[1]:.2f} by the processors"
+    print(line)
 
 
 def rounding(rounds: int) -> None:
     weight = make_weight(*LARGE)
     print(f"rounding to nearest, {LARGE[0]} x {LARGE[1]}, int4, blocks of 32, packed")
-    ours, theirs = [], []
+    ours, theirs = Spent(), Spent()
     for _ in range(rounds):
-        started = time.perf_counter()
-        packed = in_threads(round_to_nearest, weight, SYMMETRIC)
-        ours.append(time.perf_counter() - started)
-        seconds, reference = by_kernel(weight)
-        theirs.append(seconds)
+        with ours:
+            packed = in_threads(round_to_nearest, weight, SYMMETRIC)
+        reference = by_kernel(weight, theirs)
         assert torch.equal(packed.weights, reference.weights)
         assert torch.equal(packed.scales, reference.scales)
-    told("ONNX Runtime's kernel", theirs, weight, told("ours", ours, weight, 0))
+    told("ours", ours, weight, None)
+    told("ONNX Runtime's kernel", theirs, weight, ours)
     print("  the same bytes")
 
 
 def searching(rounds: int, olive: str | None) -> None:
     weight = make_weight(*SMALL)
     print(f"the least squared error, {SMALL[0]} x {SMALL[1]}, asymmetric int4, blocks of 32")
-    peers: dict[str, Callable[[], tuple[float, torch.Tensor]]] = {
-        "ONNX Runtime's k_quant": lambda: by_k_quant(weight, "k_quant"),
-        "ONNX Runtime's rtn": lambda: by_k_quant(weight, "rtn"),
+    peers: dict[str, Callable[[torch.Tensor, Spent], torch.Tensor]] = {
+        "ONNX Runtime's k_quant": partial(by_onnxruntime, "k_quant"),
+        "ONNX Runtime's rtn": partial(by_onnxruntime, "asym"),
+        "ONNX Runtime's rtn, symmetric": partial(by_onnxruntime, "sym"),
     }
     if olive:
-        peers["Olive's KQuant"] = lambda: by_olive(olive, weight)
-    times: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
+        peers["Olive's KQuant"] = partial(by_olive, olive)
+    spent = {name: Spent() for name in ("ours", *peers)}
     weights: dict[str, torch.Tensor] = {}
     for _ in range(rounds):
-        started = time.perf_counter()
-        packed = in_threads(least_squared_error, weight, ASYMMETRIC)
-        times["ours"].append(time.perf_counter() - started)
+        with spent["ours"]:
+            packed = in_threads(least_squared_error, weight, ASYMMETRIC)
         weights["ours"] = dequantize(unpack(packed, ASYMMETRIC), ASYMMETRIC, SMALL[1])
         for name, method in peers.items():
-            seconds, weights[name] = method()
-            times[name].append(seconds)
-    beside = told("ours", times["ours"], weight, 0)
+            weights[name] = method(weight, spent[name])
+    told("ours", spent["ours"], weight, None)
     for name in peers:
-        told(name, times[name], weight, beside)
-    rounded = round_to_nearest(weight, ASYMMETRIC)
-    base = error(weight, dequantize(rounded, ASYMMETRIC, SMALL[1]))
+        told(name, spent[name], weight, spent["ours"])
+    for name, method, grid in (
+        ("asymmetric rounding to nearest", round_to_nearest, ASYMMETRIC),
+        ("symmetric rounding to nearest", round_to_nearest, SYMMETRIC),
+        ("ours, symmetric", least_squared_error, SYMMETRIC),
+    ):
+        weights[name] = dequantize(method(weight, grid), grid, SMALL[1])
+    base = error(weight, weights["asymmetric rounding to nearest"])
     print("squared error, relative to asymmetric rounding to nearest")
     for name, found in weights.items():
         print(f"  {name}: {error(weight, found) / base:.4f}")
-    rounded = round_to_nearest(weight, SYMMETRIC)
-    print(f"  symmetric: {error(weight, dequantize(rounded, SYMMETRIC, SMALL[1])) / base:.4f}")
-    rounded = least_squared_error(weight, SYMMETRIC)
-    found = error(weight, dequantize(rounded, SYMMETRIC, SMALL[1])) / base
-    print(f"  ours, symmetric: {found:.4f}")
 
 
 def error(weight: torch.Tensor, found: torch.Tensor) -> float:

@@ -10,12 +10,10 @@ a model will have.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from drupe.core.errors import Refused
 
-Bits = Literal[2, 4, 8]
-BITS: tuple[Bits, ...] = (2, 4, 8)
+BITS = (2, 4, 8)
 BLOCK_SIZES = (16, 32, 64, 128, 256)
 
 
@@ -23,7 +21,7 @@ BLOCK_SIZES = (16, 32, 64, 128, 256)
 class Grid:
     """Bits of a code, weights of a block, and whether zero has the same code in every block."""
 
-    bits: Bits = 4
+    bits: int = 4
     block_size: int = 32
     symmetric: bool = True
 
@@ -45,12 +43,12 @@ class Grid:
     @property
     def greatest_code(self) -> int:
         """The greatest code; the least is 0."""
-        return int(2**self.bits - 1)
+        return (1 << self.bits) - 1
 
     @property
     def default_zero_point(self) -> int:
         """The code of zero where no zero points are written: the middle."""
-        return int(2 ** (self.bits - 1))
+        return 1 << (self.bits - 1)
 
     @property
     def codes_per_byte(self) -> int:
