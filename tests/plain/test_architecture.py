@@ -75,6 +75,7 @@ LIGHT_PACKAGES = {
 # Declarations, in packages whose other files are heavy.
 LIGHT_FILES = {
     "adapter_config",
+    "grid",
     "quantized_base",
     "header",
     "target_modules",

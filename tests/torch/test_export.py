@@ -24,6 +24,7 @@ from drupe.export import export_proof
 from drupe.export.export_proof import Exported, prove, read_precision, round_in_place
 from drupe.export.exporter import export
 from drupe.export.passes import LOADABLE, ExportGenAI, ExportProof, Precision
+from drupe.quantize.grid import Grid
 from tests.make_models import FAMILIES, make
 
 CUDA = Target(provider="CUDAExecutionProvider")
@@ -158,7 +159,7 @@ def test_fields_reach_the_graph(checkpoint: Path, tmp_path: Path) -> None:
     model, _, _ = exported(
         checkpoint, tmp_path / "out", "int4", int4_block_size=64, int4_accuracy_level=1
     )
-    assert read_precision(model.path / "model.onnx") == Exported("int4", 4, 64)
+    assert read_precision(model.path / "model.onnx") == Exported("int4", Grid(4, 64))
     nodes = list(onnx_ir.load(model.path / "model.onnx").graph)
     levels = {n.attributes["accuracy_level"].as_int() for n in nodes if n.op_type == "MatMulNBits"}
     assert levels == {1}
@@ -297,8 +298,7 @@ def test_rounding_is_that_of_the_exported_weights(
     theirs = (values.astype(np.float32) - 2 ** (bits - 1)) * scales
     network = AutoModelForCausalLM.from_pretrained(tiny_phi3, dtype=torch.float32)
     weight = network.model.layers[1].self_attn.o_proj.weight.detach().clone()
-    round_in_place(weight, bits, block_size)
+    round_in_place(weight, Grid(bits, block_size))
     ours = weight.numpy()
     theirs = theirs.reshape(len(ours), -1)[:, : ours.shape[1]]
-    # Ties (w / scale at one half) go to even here and away from zero there.
-    assert (np.abs(ours - theirs) > 1e-6).mean() < 0.01
+    assert np.array_equal(ours, theirs)

@@ -27,6 +27,10 @@ from drupe.evaluate.runtimes import OnnxRuntime, checkpoint_bytes
 from drupe.export import tokens
 from drupe.export.goldens import write_goldens
 from drupe.export.passes import ExportProof
+from drupe.quantize.codes import dequantize
+from drupe.quantize.grid import Grid
+from drupe.quantize.row_blocks import WEIGHTS_AT_A_TIME
+from drupe.quantize.rtn import round_to_nearest
 
 WHERE = "ExportProof"
 # Share of the machine's memory that the checkpoint may take: the rest is for the exported model,
@@ -53,11 +57,10 @@ HALF_SLACK = 2e-2
 
 @dataclass(frozen=True)
 class Exported:
-    """What the graph tells about itself. bits: of quantized weights; None where there are none."""
+    """What the graph tells about itself. grid: of quantized weights; None where there are none."""
 
     precision: str
-    bits: int | None
-    block_size: int
+    grid: Grid | None
 
 
 @dataclass(frozen=True)
@@ -126,12 +129,12 @@ def read_precision(graph_file: Path) -> Exported:
     if quantized:
         bits = min(node.attributes["bits"].as_int() for node in quantized)
         block_size = max(node.attributes["block_size"].as_int() for node in quantized)
-        return Exported(f"int{bits}", bits, block_size)
+        return Exported(f"int{bits}", Grid(bits, block_size))
     # A bf16 graph may give its logits in float32; the cache is always of the computing type.
     types = {value.dtype for value in graph.inputs}
     names = {onnx_ir.DataType.FLOAT16: "fp16", onnx_ir.DataType.BFLOAT16: "bf16"}
     found = [name for dtype, name in names.items() if dtype in types]
-    return Exported(found[0] if found else "fp32", None, 0)
+    return Exported(found[0] if found else "fp32", None)
 
 
 def _checkpoint_dtype(checkpoint: Path) -> torch.dtype | str | None:
@@ -161,11 +164,11 @@ def _reference_logits(
     network = load_causal_lm(checkpoint, dtype).eval()
     with torch.inference_mode():
         reference = [_logits(network, probe) for probe in probes]
-        if precision.bits is None:
+        if precision.grid is None:
             return reference, None
-        for module in network.modules():
+        for name, module in network.named_modules():
             if isinstance(module, torch.nn.Linear):
-                round_in_place(module.weight, precision.bits, precision.block_size)
+                round_in_place(module.weight, precision.grid, f"{name}.weight")
         return reference, [_logits(network, probe) for probe in probes]
 
 
@@ -174,28 +177,13 @@ def _logits(network: Any, ids: list[int]) -> torch.Tensor:
     return logits.float()
 
 
-def round_in_place(
-    weight: torch.Tensor,  # (out, in), any float dtype
-    bits: int,
-    block_size: int,
-    rows: int = 128,  # at a time: what stays in the processor's cache is several times faster
-) -> None:
-    """Replace `weight` by what is left of it after symmetric rounding to nearest.
-
-    ONNX Runtime's rule for MatMulNBits: along `in`, each block has one scale, its extreme of
-    larger magnitude (with its sign) over -2^(bits-1), so that this value is met exactly.
-    """
-    most = 2 ** (bits - 1)
-    inputs = weight.shape[1]
-    padding = -inputs % block_size
-    for first in range(0, len(weight), rows):
-        part = weight[first : first + rows]
-        padded = torch.nn.functional.pad(part.float(), (0, padding))
-        blocks = padded.reshape(len(part), -1, block_size)
-        extreme = blocks.gather(-1, blocks.abs().argmax(-1, keepdim=True))
-        scale = extreme / -most
-        steps = (blocks / scale.where(scale != 0, torch.ones(()))).round().clamp(-most, most - 1)
-        part.copy_((steps * scale).flatten(1)[:, :inputs])
+def round_in_place(weight: torch.Tensor, grid: Grid, where: str = "weight") -> None:
+    """Replace `weight` (out, in), of any float dtype, by what rounding to nearest leaves of it."""
+    rows, columns = weight.shape
+    at_a_time = max(1, WEIGHTS_AT_A_TIME // columns)
+    for first in range(0, rows, at_a_time):
+        part = weight[first : first + at_a_time]
+        part.copy_(dequantize(round_to_nearest(part, grid, where=where), grid, columns))
 
 
 def distance(found: list[torch.Tensor], reference: list[torch.Tensor]) -> Distance:
