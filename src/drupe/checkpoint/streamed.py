@@ -8,6 +8,7 @@ Heavy file: the worker imports it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ from drupe.checkpoint.tensors import Checkpoint, open_checkpoint
 from drupe.core.errors import DrupeError
 
 HELD = "_drupe_held"
+# Gives a parameter's values, float32, in place of those that are stored; None for those. Asked by
+# its own name and by that of what is stored, which is another one for a head that is tied.
+Instead = Callable[[str, str], torch.Tensor | None]
 
 
 class NamesDifferError(DrupeError):
@@ -30,12 +34,15 @@ class NamesDifferError(DrupeError):
 
 
 def streamed_model(
-    folder: Path, remote_code: bool = False, checkpoint: Checkpoint | None = None
+    folder: Path,
+    remote_code: bool = False,
+    checkpoint: Checkpoint | None = None,
+    instead: Instead | None = None,
 ) -> nn.Module:
     """Return the causal language model in `folder`, for inference in float32 on the CPU.
 
     remote_code: the model's own Python code may run. checkpoint: its weights, where they are to
-    be other ones than those in the folder.
+    be other ones than those in the folder. instead: gives the values of some parameters.
     Raises NamesDifferError when a parameter's name or shape is not found in the checkpoint.
     """
     checkpoint = checkpoint or open_checkpoint(folder)
@@ -54,7 +61,8 @@ def streamed_model(
         own = [parameter for parameter, _ in module.named_parameters(recurse=False)]
         if own:
             prefix = f"{name}." if name else ""
-            _stream(module, {each: stored[prefix + each] for each in own}, checkpoint)
+            names = {each: (prefix + each, stored[prefix + each]) for each in own}
+            _stream(module, names, checkpoint, instead)
     return network.eval()
 
 
@@ -100,9 +108,15 @@ def _load_buffers(network: nn.Module, checkpoint: Checkpoint) -> None:
                 buffer.copy_(checkpoint.read(name))
 
 
-def _stream(module: nn.Module, stored: dict[str, str], checkpoint: Checkpoint) -> None:
+def _stream(
+    module: nn.Module,
+    names: dict[str, tuple[str, str]],
+    checkpoint: Checkpoint,
+    instead: Instead | None,
+) -> None:
     """Have `module` read its own parameters when it is called and drop them when it returns.
 
+    names: of each parameter, by what the module calls it: its full name, and that of its values.
     In between each is a zero that is repeated over the whole shape without taking memory. On the
     meta device it would take none either, but who adds an adapter asks the weight for its device.
     """
@@ -112,8 +126,10 @@ def _stream(module: nn.Module, stored: dict[str, str], checkpoint: Checkpoint) -
     }
 
     def load(module: nn.Module, arguments: Any) -> None:
-        for name, source in stored.items():
-            values = checkpoint.read(source).float()
+        for name, (parameter, source) in names.items():
+            values = None if instead is None else instead(parameter, source)
+            if values is None:
+                values = checkpoint.read(source).float()
             setattr(module, name, nn.Parameter(values, requires_grad=False))
 
     def drop(module: nn.Module, arguments: Any, result: Any) -> None:

@@ -125,9 +125,13 @@ class TorchRuntime(Runtime):
 
 
 class OnnxRuntime(Runtime):
-    """An exported folder, in one onnxruntime session without GenAI's search."""
+    """An exported folder, in one onnxruntime session without GenAI's search.
 
-    def __init__(self, model: Model, provider: str, threads: int) -> None:
+    prepack: whether weights are laid out anew for the provider's fast kernels. Without, they stay
+    mapped to their file, and the CPU multiplies quantized ones in float32, which is slow.
+    """
+
+    def __init__(self, model: Model, provider: str, threads: int, *, prepack: bool = True) -> None:
         settings = json.loads((model.path / "genai_config.json").read_text(encoding="utf-8"))
         decoder = settings["model"]["decoder"]
         if "input_ids" not in decoder["inputs"] or "logits" not in decoder["outputs"]:
@@ -143,6 +147,7 @@ class OnnxRuntime(Runtime):
         options.intra_op_num_threads = threads
         # A pool that spins while torch works on the same cores is 4-10 times slower.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
         self._session = onnxruntime.InferenceSession(
             str(model.path / decoder["filename"]), options, providers=[provider]
         )

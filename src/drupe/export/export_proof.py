@@ -1,15 +1,24 @@
 """Proof that an export computes what its checkpoint does, as nearly as its bits allow.
 
-The measure is the root mean square of the difference of the logits (each position's mean taken
-off), relative to the checkpoint's. What rounding weights costs depends on the model, so for int4
-and int8 the bound is not a number but an experiment: the checkpoint's own linear layers are
-rounded to nearest, block by block as ONNX Runtime does it, and the export may be hardly worse than
-that. With a zeroed or swapped tensor it is.  Heavy file: the worker imports it.
+Of a folder that drupe wrote, three things are asked:
+  weights     each matrix of the file is the checkpoint's, as nearly as its grid allows
+              (`weights_proof`)
+  arithmetic  with the very weights of the file, torch computes what ONNX Runtime computes, and
+              the first greedy tokens are the same: what is left is rounding of sums
+  logits      the model as it is deployed is hardly further from the checkpoint than these weights
+              make it: activations rounded to 8 bits, say
+Of a folder of ONNX Runtime GenAI's builder, whose layout is not ours, the last one alone; there the
+weights are the checkpoint's own linear layers, rounded to nearest on the same grid.
+
+The measure of logits is the root mean square of the difference (each position's mean taken off),
+relative to the checkpoint's. One layer is in memory at a time.  Heavy file: the worker imports it.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,49 +27,55 @@ import onnx_ir
 import onnxruntime
 import torch
 
-from drupe.checkpoint.load import load_causal_lm
-from drupe.core.errors import DrupeError
+from drupe.checkpoint.header import StoredTensor, read_header
+from drupe.checkpoint.mapped import MappedTensors
+from drupe.checkpoint.tensors import open_checkpoint
+from drupe.core.errors import DrupeError, Refused
 from drupe.core.job import Job
 from drupe.core.model import Model
-from drupe.core.process import total_memory_bytes
-from drupe.evaluate.runtimes import OnnxRuntime, checkpoint_bytes
+from drupe.evaluate.runtimes import OnnxRuntime
 from drupe.export import tokens
-from drupe.export.goldens import write_goldens
+from drupe.export.decoder import Decoder
+from drupe.export.deployed import DeployedWeights, read_stored
+from drupe.export.families import read_decoder
+from drupe.export.goldens import LEAD, write_goldens
+from drupe.export.parts import Parts
 from drupe.export.passes import ExportProof
-from drupe.quantize.codes import dequantize
+from drupe.export.probes import LARGE_BYTES, Golden, Probes, choose_probes
+from drupe.export.reference import (
+    Computed,
+    TooLargeError,
+    of_checkpoint,
+    of_deployed,
+    of_rounded,
+    relative_errors,
+)
+from drupe.export.weights_proof import prove_weights
 from drupe.quantize.grid import Grid
-from drupe.quantize.row_blocks import WEIGHTS_AT_A_TIME
-from drupe.quantize.rtn import round_to_nearest
 
 WHERE = "ExportProof"
-# Share of the machine's memory that the checkpoint may take: the rest is for the exported model,
-# whose session is closed by then, and for activations.
-MEMORY_SHARE = 0.6
-PROBE_TOKENS = 96
-PROBE_TEXTS = (
-    "The old man opened the window and looked at the boats. It had rained so that nobody",
-    "### Text: I can't believe they remembered my birthday!\n### The tone is:\n",
-    "def total(prices: list[float], tax: float = 0.2) -> float:\n    return sum(prices)",
-    "In 1969, 3 people flew 384,400 km; 2 of them walked on the Moon for 2 h 31 min. Q: Who? A:",
-)
-# What the relative error may be beside that of rounded weights. Seen on the CPU, with a random
-# Phi-3 of 2.2M parameters | the trained one of the example (2.4M), blocks of 32:
+# What the relative error may be beside that of the weights. Seen on the CPU, with a random Phi-3
+# of 2.2M parameters | the trained one of the example (2.4M), blocks of 32:
 #   fp32 5e-7 | 5e-7    fp16 6e-4 | 5e-4
 #   int8 0.0193, of which rounding 0.0153 | 0.0102, 0.0053 (the rest: activations in 8 bits)
 #   int4 0.2407, of which rounding 0.2410 | 0.0909, 0.0915
 # The least harmful zeroed matrix: int8 0.160, int4 0.288 | fp32 0.167, int4 (blocks of 128) 0.195.
 SLACK = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 5e-2, "int4": 3e-2}
 ROUNDING_FACTOR = 1.05
-# Where the checkpoint fits in memory only in its own 16 bits: bf16 activations alone cost 0.006.
-HALF_SLACK = 2e-2
+# What it may be with the same weights, by the type of the activations.
+ARITHMETIC = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What the graph tells about itself. grid: of quantized weights; None where there are none."""
+    """What the graph tells about itself. grid: of quantized weights; None where there are none.
+
+    activations: "fp32", "fp16" or "bf16", as `precision` is where nothing is quantized.
+    """
 
     precision: str
     grid: Grid | None
+    activations: str
 
 
 @dataclass(frozen=True)
@@ -83,38 +98,123 @@ def prove(metric: ExportProof, exported: Model, checkpoint: Model, out: Path, jo
     "skipped" and why, and the user is warned; so where the tokens of a text differ.
     out/goldens.json says how the export answers.
     """
+    torch.set_num_threads(job.threads)
     write_goldens(exported, out, job)
-    _prove_logits(exported, checkpoint, out, job)
+    goldens = Golden.read(json.loads((out / "goldens.json").read_text(encoding="utf-8")))
+    score: dict[str, Any] = {"metric": "export_proof", "higher_is_better": False}
+    with _opened(exported, checkpoint) as deployed:
+        if deployed is not None:
+            score["weights"] = _prove_weights(deployed, checkpoint, job)
+        try:
+            score |= _prove_logits(exported, checkpoint, deployed, goldens, job)
+        except _SkippedError as fault:
+            score |= {"value": None, "passed": None, "skipped": fault.what}
+            job.warn(f"the export was not compared with its checkpoint: {fault.what}")
     differences = tokens.token_differences(exported.path, checkpoint)
     tokens.tell(differences, job)
-    score = json.loads((out / "score.json").read_text(encoding="utf-8"))
-    _write(out, score | {"token_differences": differences})
+    score |= {"onnxruntime": onnxruntime.__version__, "token_differences": differences}
+    (out / "score.json").write_text(json.dumps(score, indent=2) + "\n", encoding="utf-8")
 
 
-def _prove_logits(exported: Model, checkpoint: Model, out: Path, job: Job) -> None:
-    precision = read_precision(_graph_file(exported.path))
-    dtype = _checkpoint_dtype(checkpoint.path)
-    if dtype is None:
-        _skip(out, job, "the checkpoint does not fit in the memory of this machine")
-        return
+class _SkippedError(DrupeError):
+    """There is nothing here to compare logits with: no fault of the export."""
+
+
+@contextmanager
+def _opened(exported: Model, checkpoint: Model) -> Iterator[DeployedWeights | None]:
+    """Give the weights of an exported folder; None where its layout is not drupe's."""
     try:
-        # On the CPU whatever the provider: this proves the graph and its weights. That a
-        # provider's own kernels are right is its maker's business.
-        runtime = OnnxRuntime(exported, "CPUExecutionProvider", job.threads)
-    except DrupeError as fault:
-        _skip(out, job, fault.what)
+        config = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
+        decoder = read_decoder(config, WHERE)
+    except Refused:
+        yield None
         return
+    tensors = _stored_tensors(checkpoint.path)
+    parts = Parts(decoder, {name: each.spec for name, each in tensors.items()}, WHERE)
+    stored = read_stored(_graph_file(exported.path), decoder, parts)
+    if stored is None:
+        yield None
+        return
+    with DeployedWeights(exported.path, decoder, stored) as deployed:
+        yield deployed
+
+
+def _context(decoder: Decoder) -> int:
+    """Return up to how many tokens a model's angles are the same whatever comes after."""
+    scaled = [each.original for each in decoder.rotaries.values() if each.kind == "longrope"]
+    return min([decoder.context, *scaled])
+
+
+def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    files = open_checkpoint(folder).files
+    return {tensor.spec.name: tensor for file in files for tensor in read_header(file)}
+
+
+def _prove_weights(deployed: DeployedWeights, checkpoint: Model, job: Job) -> dict[str, Any]:
+    with MappedTensors(_stored_tensors(checkpoint.path)) as theirs:
+        return prove_weights(deployed, theirs, job).to_json()
+
+
+def _prove_logits(
+    exported: Model,
+    checkpoint: Model,
+    deployed: DeployedWeights | None,
+    goldens: list[Golden],
+    job: Job,
+) -> dict[str, Any]:
+    """Return what the score says of logits and tokens; raise _SkippedError or DrupeError."""
+    graph = read_precision(_graph_file(exported.path))
+    size = sum(file.stat().st_size for file in exported.path.glob("*.onnx*"))
+    large = size > LARGE_BYTES
+    runtime = _session(exported, graph, job, prepack=not large)
+    probes = (
+        choose_probes(runtime, [], runtime.context_length, large=large)
+        if deployed is None
+        else choose_probes(runtime, goldens, _context(deployed.decoder), large=large)
+    )
+    shipped = probes.cut(runtime.logits(probes.batch))
+    if deployed is not None and not large:
+        runtime = _session(exported, graph, job, prepack=False)
+    unpacked = shipped if large else probes.cut(runtime.logits(probes.batch))
+    del runtime
+    job.progress("proving the logits", 1, 3, "models")
+    try:
+        reference = of_checkpoint(checkpoint, probes, layers=deployed is not None)
+        job.progress("proving the logits", 2, 3, "models")
+        weighed = reference
+        if graph.grid is not None:
+            weighed = (
+                of_rounded(checkpoint, graph.grid, probes)
+                if deployed is None
+                else of_deployed(checkpoint, deployed, probes)
+            )
+    except TooLargeError as fault:
+        raise _SkippedError(fault.where, fault.what, fault.remedy) from fault
+    job.progress("proving the logits", 3, 3, "models")
+    found = _judge_logits(graph, shipped, reference, weighed)
+    if deployed is not None:
+        found |= _judge_arithmetic(graph, unpacked, weighed)
+        found |= _judge_greedy(graph, probes, weighed)
+        found["layer_errors"] = [
+            float(f"{error:.4g}") for error in relative_errors(weighed, reference)
+        ]
+    return found | {"positions": probes.positions, "ran_on": "CPUExecutionProvider"}
+
+
+def _session(exported: Model, graph: Exported, job: Job, *, prepack: bool) -> OnnxRuntime:
+    """Return the graph on the CPU, whatever its provider: this proves the graph and its weights.
+
+    That a provider's own kernels are right is its maker's business.
+    """
+    try:
+        return OnnxRuntime(exported, "CPUExecutionProvider", job.threads, prepack=prepack)
+    except DrupeError as fault:
+        raise _SkippedError(fault.where, fault.what, fault.remedy) from fault
     except Exception as fault:
         if "NOT_IMPLEMENTED" not in str(fault):
             raise
-        _skip(out, job, f"no CPU kernels for this graph ({precision.precision})")
-        return
-    probes = probe_sequences(runtime)
-    found = [runtime.logits([probe])[0] for probe in probes]
-    del runtime  # its memory is needed for the checkpoint
-    torch.set_num_threads(job.threads)
-    reference, rounded = _reference_logits(checkpoint, dtype, probes, precision)
-    _judge(precision, dtype, (found, reference, rounded), out)
+        what = f"no CPU kernels for this graph ({graph.precision})"
+        raise _SkippedError(WHERE, what, "Prove it where its provider is.") from fault
 
 
 def _graph_file(folder: Path) -> Path:
@@ -125,122 +225,95 @@ def _graph_file(folder: Path) -> Path:
 def read_precision(graph_file: Path) -> Exported:
     """Return what the graph's own nodes and types tell of its precision; no weight is read."""
     graph = onnx_ir.load(graph_file).graph
-    quantized = [node for node in graph if node.op_type == "MatMulNBits"]
-    if quantized:
-        bits = min(node.attributes["bits"].as_int() for node in quantized)
-        block_size = max(node.attributes["block_size"].as_int() for node in quantized)
-        return Exported(f"int{bits}", Grid(bits, block_size))
     # A bf16 graph may give its logits in float32; the cache is always of the computing type.
     types = {value.dtype for value in graph.inputs}
     names = {onnx_ir.DataType.FLOAT16: "fp16", onnx_ir.DataType.BFLOAT16: "bf16"}
-    found = [name for dtype, name in names.items() if dtype in types]
-    return Exported(found[0] if found else "fp32", None)
-
-
-def _checkpoint_dtype(checkpoint: Path) -> torch.dtype | str | None:
-    """Return the best dtype in which the checkpoint fits in memory ("auto": its own), or None."""
-    limit = MEMORY_SHARE * total_memory_bytes()
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
-    stored = checkpoint_bytes(checkpoint)
-    name = config.get("dtype") or config.get("torch_dtype") or "float32"
-    in_float32 = stored * (1 if name == "float32" else 2)
-    if in_float32 <= limit:
-        return torch.float32
-    return "auto" if stored <= limit else None
-
-
-def probe_sequences(runtime: OnnxRuntime) -> list[list[int]]:
-    """Return the ids that both models are asked about: texts, and a walk over the vocabulary."""
-    most = min(PROBE_TOKENS, runtime.context_length)
-    sequences = [runtime.tokenizer(text)["input_ids"][:most] for text in PROBE_TEXTS]
-    step = max(1, runtime.vocabulary // most)
-    return [*sequences, [*range(0, runtime.vocabulary, step)][:most]]
-
-
-def _reference_logits(
-    checkpoint: Model, dtype: torch.dtype | str, probes: list[list[int]], precision: Exported
-) -> tuple[list[torch.Tensor], list[torch.Tensor] | None]:
-    """Return the checkpoint's logits, and those of its rounded self if weights are quantized."""
-    network = load_causal_lm(checkpoint, dtype).eval()
-    with torch.inference_mode():
-        reference = [_logits(network, probe) for probe in probes]
-        if precision.grid is None:
-            return reference, None
-        for name, module in network.named_modules():
-            if isinstance(module, torch.nn.Linear):
-                round_in_place(module.weight, precision.grid, f"{name}.weight")
-        return reference, [_logits(network, probe) for probe in probes]
-
-
-def _logits(network: Any, ids: list[int]) -> torch.Tensor:
-    logits: torch.Tensor = network(torch.tensor([ids]), use_cache=False).logits[0]
-    return logits.float()
-
-
-def round_in_place(weight: torch.Tensor, grid: Grid, where: str = "weight") -> None:
-    """Replace `weight` (out, in), of any float dtype, by what rounding to nearest leaves of it."""
-    rows, columns = weight.shape
-    at_a_time = max(1, WEIGHTS_AT_A_TIME // columns)
-    for first in range(0, rows, at_a_time):
-        part = weight[first : first + at_a_time]
-        part.copy_(dequantize(round_to_nearest(part, grid, where=where), grid, columns))
+    activations = next((name for dtype, name in names.items() if dtype in types), "fp32")
+    quantized = [node for node in graph if node.op_type == "MatMulNBits"]
+    if not quantized:
+        return Exported(activations, None, activations)
+    bits = min(node.attributes["bits"].as_int() for node in quantized)
+    block_size = max(node.attributes["block_size"].as_int() for node in quantized)
+    return Exported(f"int{bits}", Grid(bits, block_size), activations)
 
 
 def distance(found: list[torch.Tensor], reference: list[torch.Tensor]) -> Distance:
     """Return how far `found` is from `reference`; each a list of (length, vocabulary) logits."""
-    ours, theirs = torch.cat(found), torch.cat(reference)
-    size = min(ours.shape[1], theirs.shape[1])  # a padded vocabulary is one exporter's own
-    ours, theirs = ours[:, :size], theirs[:, :size]
-    same = (ours.argmax(-1) == theirs.argmax(-1)).float().mean()
-    log_ours, log_theirs = ours.log_softmax(-1), theirs.log_softmax(-1)
-    kl = (log_theirs.exp() * (log_theirs - log_ours)).sum(-1).mean()
-    ours = ours - ours.mean(-1, keepdim=True)
-    theirs = theirs - theirs.mean(-1, keepdim=True)
-    relative = (ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt()
-    return Distance(float(relative), float(same), float(kl))
+    difference = total = kl = 0.0
+    same = count = 0
+    for ours, theirs in zip(found, reference, strict=True):
+        size = min(ours.shape[1], theirs.shape[1])  # a padded vocabulary is one exporter's own
+        ours, theirs = ours[:, :size], theirs[:, :size]
+        same += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+        log_ours, log_theirs = ours.log_softmax(-1), theirs.log_softmax(-1)
+        kl += float((log_theirs.exp() * (log_theirs - log_ours)).sum())
+        ours = ours - ours.mean(-1, keepdim=True)
+        theirs = theirs - theirs.mean(-1, keepdim=True)
+        difference += float((ours - theirs).square().sum(dtype=torch.float64))
+        total += float(theirs.square().sum(dtype=torch.float64))
+        count += len(ours)
+    return Distance((difference / total) ** 0.5, same / count, kl / count)
 
 
-def _judge(
-    precision: Exported,
-    dtype: torch.dtype | str,
-    logits: tuple[list[torch.Tensor], list[torch.Tensor], list[torch.Tensor] | None],
-    out: Path,
-) -> None:
-    found, reference, rounded = logits
-    measured = distance(found, reference)
-    rounding = distance(rounded, reference).relative_rms if rounded else 0.0
-    bound = ROUNDING_FACTOR * rounding + SLACK[precision.precision]
-    bound += HALF_SLACK if dtype == "auto" else 0.0
-    passed = measured.relative_rms <= bound  # False for a not-a-number
-    score = {
-        "metric": "export_proof",
+def _judge_logits(
+    graph: Exported, found: list[torch.Tensor], reference: Computed, weighed: Computed
+) -> dict[str, Any]:
+    measured = distance(found, reference.logits)
+    rounding = 0.0
+    if weighed is not reference:
+        rounding = distance(weighed.logits, reference.logits).relative_rms
+    bound = ROUNDING_FACTOR * rounding + SLACK[graph.precision]
+    if not measured.relative_rms <= bound:  # a not-a-number fails
+        raise _disproved(
+            graph,
+            f"relative error of the logits {measured.relative_rms:.3g}, bound {bound:.3g} "
+            f"(same likeliest token at {measured.top1:.0%} of positions)",
+        )
+    return {
         "value": measured.relative_rms,
         "bound": bound,
-        "passed": passed,
-        "higher_is_better": False,
-        "precision": precision.precision,
+        "passed": True,
+        "precision": graph.precision,
         "rounding": rounding,
         "top1_agreement": measured.top1,
         "kl": measured.kl,
-        "positions": sum(len(part) for part in found),
-        "ran_on": "CPUExecutionProvider",
     }
-    if not passed:
-        raise DrupeError(
-            WHERE,
-            f"the exported model ({precision.precision}) does not compute what its checkpoint "
-            f"does: relative error of the logits {measured.relative_rms:.3g}, bound {bound:.3g} "
-            f"(same likeliest token at {measured.top1:.0%} of positions)",
-            "Do not use this export. Try another precision or version of onnxruntime-genai.",
+
+
+def _judge_arithmetic(
+    graph: Exported, found: list[torch.Tensor], weighed: Computed
+) -> dict[str, Any]:
+    """Compare ONNX Runtime with torch, both with the weights of the file."""
+    error = distance(found, weighed.logits).relative_rms
+    bound = ARITHMETIC[graph.activations]
+    if not error <= bound:
+        raise _disproved(
+            graph,
+            f"with the same weights its logits have a relative error of {error:.3g}, bound "
+            f"{bound:.3g}",
         )
-    _write(out, score)
+    return {"arithmetic": error, "arithmetic_bound": bound}
 
 
-def _skip(out: Path, job: Job, why: str) -> None:
-    _write(out, {"metric": "export_proof", "value": None, "passed": None, "skipped": why})
-    job.warn(f"the export was not compared with its checkpoint: {why}")
+def _judge_greedy(graph: Exported, probes: Probes, weighed: Computed) -> dict[str, Any]:
+    """Compare the golden tokens with torch's, as far as torch is as clear about them."""
+    count = same = 0
+    for golden, logits in zip(probes.goldens, probes.answers(weighed.logits), strict=True):
+        for token, row in zip(golden.tokens, logits, strict=True):
+            count, same = count + 1, same + int(int(row.argmax()) == token)
+            if not float(row.max() - row[token]) <= LEAD * float(row.std()):
+                raise _disproved(
+                    graph,
+                    f"after {golden.prompt[-3:]} ONNX Runtime GenAI goes on with {golden.tokens}, "
+                    f"and torch, with the same weights, with {int(row.argmax())} in place of "
+                    f"{token}",
+                )
+    return {"greedy_tokens": count, "greedy_same": same}
 
 
-def _write(out: Path, score: dict[str, Any]) -> None:
-    score["onnxruntime"] = onnxruntime.__version__
-    (out / "score.json").write_text(json.dumps(score, indent=2) + "\n", encoding="utf-8")
+def _disproved(graph: Exported, what: str) -> DrupeError:
+    return DrupeError(
+        WHERE,
+        f"the exported model ({graph.precision}) does not compute what its checkpoint does: {what}",
+        "Do not use this export. Try another precision or version of onnxruntime-genai.",
+    )

@@ -1,0 +1,210 @@
+"""Proof that an exported file holds its checkpoint's weights, as nearly as their bits allow.
+
+What is kept in floats has to be the checkpoint's values, to the last bit. What is quantized is
+measured against rounding to nearest on the same grid, which the proof does itself: over a whole
+matrix the error may be hardly greater, and in no block by a large part of a step; so a block that
+was damaged or lies in another's place is found wherever it is. A method that chooses its codes
+with care leaves less.  Heavy file: the worker imports it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from drupe.checkpoint.mapped import MappedTensors
+from drupe.core.job import Job
+from drupe.export.deployed import (
+    DeployedWeights,
+    name_of,
+    not_the_checkpoints,
+    row_parts,
+    size_of,
+)
+from drupe.export.placement import Cast, Matrix, Piece, Quantize
+from drupe.quantize.codes import Rounded
+from drupe.quantize.grid import Grid
+from drupe.quantize.rtn import round_to_nearest
+
+# Relative error of a matrix, as a multiple of what rounding to nearest leaves.
+MATRIX_FACTOR = 1.05
+# Root mean square of a block's error beyond what rounding to nearest leaves, in steps of the grid.
+# Codes that are off by one cost 0.05 in a block of 32, a block in another's place 3 and more.
+BLOCK_STEPS = 0.25
+# A block of weights so small that the scales' type cannot hold their scale.
+LEAST_STEPS = 16
+LAYER = re.compile(r"^layers\.(\d+)\.(attention|mlp)\.")
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A matrix of the file beside the checkpoint's.
+
+    error: sum of squared differences; rounding: what rounding to nearest leaves of it; total: the
+    checkpoint's own sum of squares; size_bytes: what it takes in the file.
+    """
+
+    name: str
+    error: float
+    rounding: float
+    total: float
+    size_bytes: int
+
+
+@dataclass
+class PartOfModel:
+    """The matrices of a part of the model (the attention of a layer) together."""
+
+    error: float = 0.0
+    total: float = 0.0
+    size_bytes: int = 0
+
+    def add(self, compared: Compared) -> None:
+        """Count a matrix in."""
+        self.error += compared.error
+        self.total += compared.total
+        self.size_bytes += compared.size_bytes
+
+    def to_json(self) -> dict[str, float]:
+        """Return the relative error of its weights, and its bytes."""
+        relative = (self.error / self.total) ** 0.5 if self.total else 0.0
+        return {"error": float(f"{relative:.4g}"), "bytes": self.size_bytes}
+
+
+@dataclass
+class WeightsScore:
+    """What the comparison gave, by layer. other_bytes: norms and biases."""
+
+    layers: list[dict[str, PartOfModel]] = field(default_factory=list)
+    ends: dict[str, PartOfModel] = field(default_factory=dict)
+    other_bytes: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return {"embedding": part, "head": ..., "layers": [{"attention": ..., "mlp": ...}]}."""
+        return {
+            **{name: part.to_json() for name, part in self.ends.items()},
+            "layers": [
+                {name: part.to_json() for name, part in layer.items()} for layer in self.layers
+            ],
+            "other_bytes": self.other_bytes,
+        }
+
+
+def prove_weights(deployed: DeployedWeights, checkpoint: MappedTensors, job: Job) -> WeightsScore:
+    """Compare all that the file holds with the checkpoint; return how far each part is from it.
+
+    Raises DrupeError naming the first matrix that is further away than rounding explains.
+    """
+    score = WeightsScore()
+    with torch.inference_mode():
+        for done, stored in enumerate(deployed.stored):
+            job.progress("proving the weights", done, len(deployed.stored), "matrices")
+            if isinstance(stored, Cast):
+                _check_floats(deployed, checkpoint, stored)
+                compared = Compared(name_of(stored), 0.0, 0.0, 0.0, size_of(stored))
+            else:
+                compared = _compare(deployed, checkpoint, stored)
+            deployed.drop(stored)
+            _count(score, compared, is_matrix=stored.matrix.columns > 1)
+    job.progress("proving the weights", len(deployed.stored), len(deployed.stored), "matrices")
+    return score
+
+
+def _count(score: WeightsScore, compared: Compared, *, is_matrix: bool) -> None:
+    within = LAYER.match(compared.name)
+    if not is_matrix:
+        score.other_bytes += compared.size_bytes
+    elif within is None:
+        name = "head" if compared.name == "lm_head" else "embedding"
+        score.ends.setdefault(name, PartOfModel()).add(compared)
+    else:
+        index = int(within[1])
+        while len(score.layers) <= index:
+            score.layers.append({"attention": PartOfModel(), "mlp": PartOfModel()})
+        score.layers[index][within[2]].add(compared)
+
+
+def _rows(checkpoint: MappedTensors, piece: Piece, matrix: Matrix) -> torch.Tensor:
+    """Return rows of the checkpoint as the exporter takes them."""
+    rows = checkpoint.rows(piece.tensor, piece.start, piece.stop)
+    if matrix.factor != 1.0 or matrix.offset != 0.0:
+        return rows.float() * matrix.factor + matrix.offset
+    return rows
+
+
+def _check_floats(deployed: DeployedWeights, checkpoint: MappedTensors, stored: Cast) -> None:
+    for first, piece in row_parts(stored.matrix):
+        found = deployed.floats(stored, first, first + piece.rows)
+        expected = _rows(checkpoint, piece, stored.matrix).to(found.dtype)
+        if not torch.equal(found, expected):
+            count = int((found != expected).sum())
+            raise not_the_checkpoints(
+                stored.values.name,
+                f"{count} of {found.numel()} values of rows {first} to {first + piece.rows - 1} "
+                "are not the checkpoint's",
+            )
+        checkpoint.drop(piece.tensor, piece.start, piece.stop)
+
+
+def _compare(deployed: DeployedWeights, checkpoint: MappedTensors, stored: Quantize) -> Compared:
+    matrix, grid = stored.matrix, stored.grid
+    error = rounding = total = 0.0
+    for first, piece in row_parts(matrix):
+        found = deployed.coded(stored, first, first + piece.rows)
+        exact = _rows(checkpoint, piece, matrix).float()
+        nearest = round_to_nearest(exact, grid, found.scales.dtype, piece.tensor)
+        blocks = torch.nn.functional.pad(exact, (0, -matrix.columns % grid.block_size))
+        blocks = blocks.view_as(found.codes)
+        ours, theirs = (_squares(each, blocks, stored) for each in (found, nearest))
+        _check_blocks(name_of(stored), first, (ours, theirs), nearest.scales.float().abs(), grid)
+        error += float(ours.sum(dtype=torch.float64))
+        rounding += float(theirs.sum(dtype=torch.float64))
+        total += float(exact.square().sum(dtype=torch.float64))
+        checkpoint.drop(piece.tensor, piece.start, piece.stop)
+    if not error <= MATRIX_FACTOR**2 * rounding + 1e-12 * total:  # a not-a-number fails
+        relative, allowed = ((each / total) ** 0.5 for each in (error, rounding))
+        raise not_the_checkpoints(
+            name_of(stored),
+            f"its relative error is {relative:.3g}, where rounding to nearest leaves {allowed:.3g}",
+        )
+    return Compared(name_of(stored), error, rounding, total, size_of(stored))
+
+
+def _squares(
+    rounded: Rounded,
+    blocks: torch.Tensor,  # (rows, blocks, block_size), float32: the exact weights
+    stored: Quantize,
+) -> torch.Tensor:
+    """Return the sum of squared errors of each block, (rows, blocks), what fills it up left out."""
+    values = rounded.codes.float()
+    if rounded.zero_points is None:
+        values.sub_(stored.grid.default_zero_point)
+    else:
+        values.sub_(rounded.zero_points[..., None])
+    values.mul_(rounded.scales.float()[..., None]).sub_(blocks).square_()
+    values.flatten(1)[:, stored.matrix.columns :] = 0
+    return values.sum(-1)
+
+
+def _check_blocks(
+    name: str,
+    first: int,
+    squares: tuple[torch.Tensor, torch.Tensor],  # of the file's codes, of the nearest ones
+    steps: torch.Tensor,  # (rows, blocks): of the nearest ones
+    grid: Grid,
+) -> None:
+    ours, nearest = (each.div(grid.block_size).sqrt_() for each in squares)
+    least = LEAST_STEPS * torch.finfo(torch.float32).tiny
+    wrong = ~(ours <= nearest + BLOCK_STEPS * steps + least)
+    if bool(wrong.any()):
+        row, block = wrong.nonzero()[0].tolist()
+        raise not_the_checkpoints(
+            name,
+            f"{int(wrong.sum())} blocks are further from the checkpoint than rounding explains, "
+            f"the first in row {first + row} from column {block * grid.block_size} (root mean "
+            f"square {ours[row, block].item():.3g}, by rounding to nearest "
+            f"{nearest[row, block].item():.3g})",
+        )
