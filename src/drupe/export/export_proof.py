@@ -38,10 +38,10 @@ from drupe.export import tokens
 from drupe.export.decoder import Decoder
 from drupe.export.deployed import DeployedWeights, read_stored
 from drupe.export.families import read_decoder
-from drupe.export.goldens import LEAD, write_goldens
+from drupe.export.goldens import LEAD, greedy_on_floats, write_goldens
 from drupe.export.parts import Parts
 from drupe.export.passes import ExportProof
-from drupe.export.probes import LARGE_BYTES, Golden, Probes, choose_probes
+from drupe.export.probes import LARGE_BYTES, Answer, Probes, choose_probes
 from drupe.export.reference import (
     Computed,
     TooLargeError,
@@ -60,10 +60,10 @@ WHERE = "ExportProof"
 #   int8 0.0193, of which rounding 0.0153 | 0.0102, 0.0053 (the rest: activations in 8 bits)
 #   int4 0.2407, of which rounding 0.2410 | 0.0909, 0.0915
 # The least harmful zeroed matrix: int8 0.160, int4 0.288 | fp32 0.167, int4 (blocks of 128) 0.195.
-SLACK = {"fp32": 1e-3, "fp16": 1e-2, "bf16": 5e-2, "int8": 5e-2, "int4": 3e-2}
+SLACK = {"fp32": 1e-3, "fp16": 3e-2, "bf16": 5e-2, "int8": 5e-2, "int4": 3e-2}
 ROUNDING_FACTOR = 1.05
 # What it may be with the same weights, by the type of the activations.
-ARITHMETIC = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 5e-2}
+ARITHMETIC = {"fp32": 1e-4, "fp16": 3e-2, "bf16": 5e-2}
 
 
 @dataclass(frozen=True)
@@ -100,13 +100,12 @@ def prove(metric: ExportProof, exported: Model, checkpoint: Model, out: Path, jo
     """
     torch.set_num_threads(job.threads)
     write_goldens(exported, out, job)
-    goldens = Golden.read(json.loads((out / "goldens.json").read_text(encoding="utf-8")))
     score: dict[str, Any] = {"metric": "export_proof", "higher_is_better": False}
     with _opened(exported, checkpoint) as deployed:
         if deployed is not None:
             score["weights"] = _prove_weights(deployed, checkpoint, job)
         try:
-            score |= _prove_logits(exported, checkpoint, deployed, goldens, job)
+            score |= _prove_logits(exported, checkpoint, deployed, job)
         except _SkippedError as fault:
             score |= {"value": None, "passed": None, "skipped": fault.what}
             job.warn(f"the export was not compared with its checkpoint: {fault.what}")
@@ -159,7 +158,6 @@ def _prove_logits(
     exported: Model,
     checkpoint: Model,
     deployed: DeployedWeights | None,
-    goldens: list[Golden],
     job: Job,
 ) -> dict[str, Any]:
     """Return what the score says of logits and tokens; raise _SkippedError or DrupeError."""
@@ -167,11 +165,11 @@ def _prove_logits(
     size = sum(file.stat().st_size for file in exported.path.glob("*.onnx*"))
     large = size > LARGE_BYTES
     runtime = _session(exported, graph, job, prepack=not large)
-    probes = (
-        choose_probes(runtime, [], runtime.context_length, large=large)
-        if deployed is None
-        else choose_probes(runtime, goldens, _context(deployed.decoder), large=large)
-    )
+    if deployed is None:
+        probes = choose_probes(runtime, runtime.context_length, large=large)
+    else:
+        answers = [Answer(*each) for each in greedy_on_floats(exported, large=large)]
+        probes = choose_probes(runtime, _context(deployed.decoder), answers, large=large)
     shipped = probes.cut(runtime.logits(probes.batch))
     if deployed is not None and not large:
         runtime = _session(exported, graph, job, prepack=False)
@@ -296,19 +294,20 @@ def _judge_arithmetic(
 
 
 def _judge_greedy(graph: Exported, probes: Probes, weighed: Computed) -> dict[str, Any]:
-    """Compare the golden tokens with torch's, as far as torch is as clear about them."""
-    count = same = 0
-    for golden, logits in zip(probes.goldens, probes.answers(weighed.logits), strict=True):
-        for token, row in zip(golden.tokens, logits, strict=True):
-            count, same = count + 1, same + int(int(row.argmax()) == token)
-            if not float(row.max() - row[token]) <= LEAD * float(row.std()):
+    """Compare greedy tokens, each of which led clearly, with those of torch."""
+    count = 0
+    for answer, logits in zip(probes.answers, probes.before_answers(weighed.logits), strict=True):
+        for token, row in zip(answer.tokens, logits, strict=True):
+            best = int(row.argmax())
+            # Another one that is as good as equal would be no evidence: 16 bits round much.
+            if best != token and not float(row[best] - row[token]) <= LEAD * float(row.std()):
                 raise _disproved(
                     graph,
-                    f"after {golden.prompt[-3:]} ONNX Runtime GenAI goes on with {golden.tokens}, "
-                    f"and torch, with the same weights, with {int(row.argmax())} in place of "
-                    f"{token}",
+                    f"after {answer.prompt} ONNX Runtime GenAI goes on with {answer.tokens}, and "
+                    f"torch, with the same weights, with {best} in place of {token}",
                 )
-    return {"greedy_tokens": count, "greedy_same": same}
+            count += 1
+    return {"greedy_tokens": count}
 
 
 def _disproved(graph: Exported, what: str) -> DrupeError:

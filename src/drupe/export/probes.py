@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -29,24 +28,19 @@ PROBE_TEXTS = (
 
 
 @dataclass(frozen=True)
-class Golden:
+class Answer:
     """The greedy tokens that an export gave after a prompt, as far as each led clearly."""
 
     prompt: list[int]
     tokens: list[int]
 
-    @classmethod
-    def read(cls, goldens: dict[str, Any]) -> list[Golden]:
-        """Return those of a goldens.json that have tokens."""
-        return [cls(each["ids"], each["tokens"]) for each in goldens["prompts"] if each["tokens"]]
-
 
 @dataclass(frozen=True)
 class Probes:
-    """Sequences of ids: texts, a walk over the vocabulary, and the golden prompts with answers."""
+    """Sequences of ids: texts, a walk over the vocabulary, and at the end prompts with answers."""
 
     sequences: list[list[int]]
-    goldens: list[Golden]
+    answers: list[Answer]
 
     @property
     def batch(self) -> list[list[int]]:
@@ -66,30 +60,30 @@ class Probes:
         """Return what belongs to each sequence: (its length, values)."""
         return [row[: len(ids)] for row, ids in zip(logits, self.sequences, strict=True)]
 
-    def answers(self, logits: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Return the logits from which each golden token would follow, (tokens, values) each."""
-        found = logits[len(logits) - len(self.goldens) :] if self.goldens else []
+    def before_answers(self, logits: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Return the logits from which each token of an answer follows, (tokens, vocabulary)."""
+        found = logits[len(logits) - len(self.answers) :]
         return [
-            row[len(golden.prompt) - 1 :][: len(golden.tokens)]
-            for row, golden in zip(found, self.goldens, strict=True)
+            row[len(answer.prompt) - 1 :][: len(answer.tokens)]
+            for row, answer in zip(found, self.answers, strict=True)
         ]
 
 
 def choose_probes(
-    runtime: OnnxRuntime, goldens: Sequence[Golden], most: int, *, large: bool
+    runtime: OnnxRuntime, most: int, answers: Sequence[Answer] = (), *, large: bool
 ) -> Probes:
-    """Return what to ask, rows of at most `most` tokens, golden prompts that are longer left out.
+    """Return what to ask, rows of at most `most` tokens, answers that are longer left out.
 
     large: the model's weights are unpacked for each batch, and multiplied slowly.
     """
-    rows = len(PROBE_TEXTS) + 1 + len(goldens)
+    rows = len(PROBE_TEXTS) + 1 + len(answers)
     most = min(
         PROBE_TOKENS_OF_LARGE if large else PROBE_TOKENS,
         most,
         runtime.context_length,
         max(1, LOGITS_BYTES // (4 * runtime.vocabulary * rows)),
     )
-    fitting = [each for each in goldens if len(each.prompt) + len(each.tokens) <= most]
+    fitting = [each for each in answers if len(each.prompt) + len(each.tokens) <= most]
     texts = [runtime.tokenizer(text)["input_ids"][:most] for text in PROBE_TEXTS]
     step = max(1, runtime.vocabulary // most)
     walk = [*range(0, runtime.vocabulary, step)][:most]
