@@ -176,6 +176,12 @@ class DeployedWeights:
 
     def __init__(self, folder: Path, decoder: Decoder, stored: list[Stored]) -> None:
         self.decoder, self.stored = decoder, stored
+        regions = [region for each in stored for region in _regions_of(each)]
+        last = max(regions, key=lambda region: region.begin + region.size_bytes)
+        size = (folder / DATA_FILE).stat().st_size
+        if size < last.begin + last.size_bytes:
+            what = f"{DATA_FILE} is cut off: it has {size:,} bytes, and this one ends at "
+            raise not_the_checkpoints(last.name, f"{what}{last.begin + last.size_bytes:,}")
         self._data = MappedTensors(_as_tensors(folder / DATA_FILE, stored))
         self._made_of: dict[str, list[tuple[Quantize, int, Piece]]] = {}
         names = {name_of(each) for each in stored}

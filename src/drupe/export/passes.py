@@ -44,6 +44,8 @@ LOADABLE: dict[str, tuple[Precision, ...]] = {
     "webgpu": ("fp32", "fp16", "int8", "int4"),
 }
 
+# What a weight takes in the file, scales with it; the embedding may take more.
+BYTES_OF_WEIGHT = {"int4": 0.63, "int8": 1.13, "fp16": 2.0, "bf16": 2.0, "fp32": 4.0}
 
 # What the builder of BUILDER knows among models of text; a later one may know more.
 BUILDER = "0.18"
@@ -147,6 +149,10 @@ class ExportGenAI(Pass):
             )
         return None
 
+    def proof_fields(self) -> dict[str, Any]:
+        """Return the precision: what the proof takes depends on it."""
+        return {"precision": self.precision}
+
     def variant(self) -> str:
         """Return the precision and the provider: each is work of its own."""
         return f"-{self.precision}-{self.target.short_provider}"
@@ -180,14 +186,33 @@ def _refusal_of_config(source: Model) -> Refused | None:
 
 
 class ExportProof(Metric):
-    """Compare the exported model's logits and tokens of probe text with the checkpoint's.
+    """Compare the exported model's weights, logits and tokens with the checkpoint's.
 
-    It also writes down how the model answers here, for `verify.py` on the target.
+    Each matrix of the file, and what is computed with it on probe text; one layer of the checkpoint
+    is in memory at a time. It also writes down how the model answers here, for `verify.py` on the
+    target.
     """
 
     takes, compares = ("onnx-genai",), True
-    version = 3
-    libraries = ("onnxruntime", "onnxruntime-genai", "onnx-ir", "torch", "transformers")
+    version = 4
+    libraries = (
+        *("onnxruntime", "onnxruntime-genai", "onnx-ir", "torch", "transformers"),
+        *("accelerate", "safetensors"),
+    )
     extra = "cpu"
     preload = EXPORT_PRELOAD
     work = "drupe.export.export_proof:prove"
+
+    precision: Precision | None = None
+    """That of the export."""
+
+    def variant(self) -> str:
+        """Return the precision: the less a weight takes, the more of them are in a byte."""
+        return f"-{self.precision}" if self.precision else ""
+
+    def rule_of_thumb(
+        self, work: float, model_bytes: int
+    ) -> tuple[float | None, int | None, int | None]:
+        """Return what 3.8B parameters in int4 took on two cores: the largest matrix in float32."""
+        parameters = work / BYTES_OF_WEIGHT.get(self.precision or "fp32", 4.0)
+        return 1.0 + 4e-8 * parameters, 400 * 10**6 + int(0.3 * parameters), 0

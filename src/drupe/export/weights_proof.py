@@ -32,8 +32,9 @@ from drupe.quantize.rtn import round_to_nearest
 # Relative error of a matrix, as a multiple of what rounding to nearest leaves.
 MATRIX_FACTOR = 1.05
 # Root mean square of a block's error beyond what rounding to nearest leaves, in steps of the grid.
-# Codes that are off by one cost 0.05 in a block of 32, a block in another's place 3 and more.
-BLOCK_STEPS = 0.25
+# In a block of 32 of 4 bits a code that is off by one costs 0.05, by two 0.17, a scale that is off
+# by a tenth 0.2, a block in another's place 3 and more.
+BLOCK_STEPS = 0.1
 # A block of weights so small that the scales' type cannot hold their scale.
 LEAST_STEPS = 16
 LAYER = re.compile(r"^layers\.(\d+)\.(attention|mlp)\.")
@@ -203,8 +204,8 @@ def _check_blocks(
         row, block = wrong.nonzero()[0].tolist()
         raise not_the_checkpoints(
             name,
-            f"{int(wrong.sum())} blocks are further from the checkpoint than rounding explains, "
-            f"the first in row {first + row} from column {block * grid.block_size} (root mean "
-            f"square {ours[row, block].item():.3g}, by rounding to nearest "
-            f"{nearest[row, block].item():.3g})",
+            f"{int(wrong.sum())} blocks of rows {first} to {first + len(steps) - 1} are further "
+            f"from the checkpoint than rounding explains, the first in row {first + row} from "
+            f"column {block * grid.block_size} (root mean square {ours[row, block].item():.3g}, "
+            f"by rounding to nearest {nearest[row, block].item():.3g})",
         )
