@@ -418,3 +418,58 @@ def test_text_can_be_read_on_its_ground_in_light_dark_and_print() -> None:
             for ink in ("ink", "quiet", "plum", "leaf", "amber"):
                 dark, light = sorted(luminance(colours[name]) for name in (ground, ink))
                 assert (light + 0.05) / (dark + 0.05) >= 4.5, (ground, ink)  # WCAG's AA
+
+
+def with_layers(outcome: Outcome, **more: Any) -> Outcome:
+    """Return an outcome whose proof tells of an embedding, a head and layers."""
+    assert outcome.final.proof is not None
+    layers = [
+        {
+            "attention": {"error": 0.05 + 0.001 * index, "bytes": 2 * 10**6},
+            "mlp": {"error": 0.08, "bytes": 5 * 10**6},
+        }
+        for index in range(6)
+    ]
+    told = {
+        "weights": {
+            "embedding": {"error": 0.0, "bytes": 9 * 10**6},
+            "head": {"error": 0.11, "bytes": 3 * 10**6},
+            "layers": layers,
+            "other_bytes": 7,
+        },
+        "layer_errors": [0.1, 0.2, 0.3, 0.35, 0.4, 0.45],
+        "arithmetic": 1.3e-6,
+        "arithmetic_bound": 1e-4,
+        "greedy_tokens": 29,
+    }
+    proof = outcome.final.proof
+    more = {**proof.more, **told, **more}
+    return with_final(outcome, proof=dataclasses.replace(proof, more=more))
+
+
+def test_the_parts_of_a_model_are_shown_worst_first(rich: Outcome) -> None:
+    parsed = Parsed(shown(with_layers(rich)))
+    caption = "Relative error of the weights, and what they take, the 10 greatest of 14"
+    assert caption in parsed.texts
+    first = parsed.texts.index("head")
+    assert parsed.texts.index("layer 0, mlp") > first
+    assert parsed.texts.index("layer 5, attention") < parsed.texts.index("layer 4, attention")
+    assert "layer 1, attention" not in parsed.texts
+    assert "5 MB" in parsed.texts
+    assert "error: 0.1 at layer 0, 0.45 at layer 5" in parsed.text
+    assert "computes ONNX Runtime's logits to 1e-06 (0.0001 is allowed)" in parsed.text
+    assert "29 greedy tokens are the same" in parsed.text
+    assert "other bytes" not in parsed.text
+
+
+def test_parts_are_shown_only_where_something_was_rounded(rich: Outcome) -> None:
+    exact = {"head": {"error": 0.0, "bytes": 5}, "layers": [], "other_bytes": 0}
+    for weights in (exact, {"layers": [{"mlp": 3}]}, {"layers": 7}, "none", None):
+        html = shown(with_layers(rich, weights=weights))
+        assert "Relative error of the weights" not in html
+    odd = {"head": {"error": math.nan, "bytes": 5}, "layers": []}
+    assert "Relative error of the weights" not in shown(with_layers(rich, weights=odd))
+    for errors in (None, [0.1], ["a", {}, math.nan]):
+        html = shown(with_layers(rich, layer_errors=errors))
+        assert "Relative error of the weights" in html
+        assert "comes out of each layer" not in html

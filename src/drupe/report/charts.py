@@ -19,12 +19,16 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of (step, value) points. marked: whether each point is a visible dot."""
+    """A line of (step, value) points. marked: whether each point is a visible dot.
+
+    along: what a step is called.
+    """
 
     label: str
     points: Sequence[Point]
     colour: str
     marked: bool = False
+    along: str = "step"
 
 
 def points_of(fact: Any) -> list[Point]:
@@ -128,7 +132,7 @@ def _dots(plot: _Plot, curve: Curve) -> list[Markup]:
     return [
         element(
             "circle",
-            element("title", f"{curve.label}, step {step:g}: {value:.4g}"),
+            element("title", f"{curve.label}, {curve.along} {step:g}: {value:.4g}"),
             cx=f"{plot.x(step):.2f}%",
             cy=f"{plot.y(value):.2f}%",
             r="4" if visible else "6",
@@ -140,7 +144,8 @@ def _dots(plot: _Plot, curve: Curve) -> list[Markup]:
 
 def _told(curve: Curve) -> str:
     (first, begun), (last, ended) = curve.points[0], curve.points[-1]
-    return f"{curve.label}: {begun:.3g} at step {first:g}, {ended:.3g} at step {last:g}"
+    at = curve.along
+    return f"{curve.label}: {begun:.3g} at {at} {first:g}, {ended:.3g} at {at} {last:g}"
 
 
 def swatch(curve: Curve) -> Markup:

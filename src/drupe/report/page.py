@@ -24,6 +24,7 @@ from drupe.report.charts import (
     points_of,
     swatch,
 )
+from drupe.report.layers import layers_figures
 from drupe.report.markup import Markup, element, together
 from drupe.report.proofs import figures, sentences, standing
 from drupe.report.verdict import meaning, verdict
@@ -283,7 +284,8 @@ def _proofs(outcome: Outcome) -> Markup | None:
         title = element("h3", meaning(stage, outcome), " ", _data(stage.name, "small"), " ", sign)
         told = _listing(figures(proof), "figures")
         details = element("details", element("summary", "Figures"), told)
-        parts.append(element("article", title, element("p", sentences(proof)), details))
+        told_first = [title, element("p", sentences(proof)), *layers_figures(proof)]
+        parts.append(element("article", *told_first, details))
     without = [s.name for s in outcome.stages[1:] if s.proof is None]
     if without:
         names = ", ".join(without)

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from drupe.outcome import Score
+from drupe.report.layers import SHOWN
 from drupe.report.words import percent
 
 
@@ -37,10 +38,23 @@ def sentences(proof: Score) -> str:
                 f"are {proof.value:.2g} (relative) from the checkpoint's"
                 f"{beside if rounding else ''}; {more['bound']:.2g} is allowed. The likeliest "
                 f"token is the same at {percent(more['top1_agreement'])} of the positions."
+                f"{_own(more)}"
             )
     except (KeyError, TypeError, ValueError):  # figures of another version
         pass
     return "What it compared is in its figures."
+
+
+def _own(more: dict[str, Any]) -> str:
+    """Return what is proven of a model besides where its layout is drupe's own."""
+    if "arithmetic" not in more:
+        return ""
+    return (
+        f" With the very weights of the file torch computes ONNX Runtime's logits to "
+        f"{more['arithmetic']:.1g} ({more['arithmetic_bound']:.1g} is allowed), and "
+        f"{more['greedy_tokens']} greedy tokens are the same; each matrix of the file is the "
+        "checkpoint's, as nearly as rounding to nearest would leave it."
+    )
 
 
 def figures(proof: Score) -> list[tuple[str, str]]:
@@ -49,7 +63,7 @@ def figures(proof: Score) -> list[tuple[str, str]]:
     return [
         (name.replace("_", " "), value_text(value))
         for name, value in known.items()
-        if value is not None and name not in ("passed", "higher_is_better")
+        if value is not None and name not in ("passed", "higher_is_better", *SHOWN)
     ]
 
 
