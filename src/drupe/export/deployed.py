@@ -128,7 +128,7 @@ def _regions(graph: onnx_ir.Graph) -> dict[str, Region]:
     flat: dict[str, Region] = {}
     for name, value in graph.initializers.items():
         tensor = value.const_value
-        if not isinstance(tensor, onnx_ir.ExternalTensor):
+        if not isinstance(tensor, onnx_ir.ExternalTensor) or tensor.location != DATA_FILE:
             continue
         shape = tuple(int(size) for size in tensor.shape)
         region = Region(name, DTYPES[tensor.dtype], shape, int(tensor.offset or 0))

@@ -10,6 +10,7 @@ with care leaves less.  Heavy file: the worker imports it.
 from __future__ import annotations
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,18 +100,21 @@ def prove_weights(deployed: DeployedWeights, checkpoint: MappedTensors, job: Job
 
     Raises DrupeError naming the first matrix that is further away than rounding explains.
     """
-    score = WeightsScore()
-    with torch.inference_mode():
-        for done, stored in enumerate(deployed.stored):
-            job.progress("proving the weights", done, len(deployed.stored), "matrices")
-            if isinstance(stored, Cast):
-                _check_floats(deployed, checkpoint, stored)
-                compared = Compared(name_of(stored), 0.0, 0.0, 0.0, size_of(stored))
-            else:
-                compared = _compare(deployed, checkpoint, stored)
-            deployed.drop(stored)
-            _count(score, compared, is_matrix=stored.matrix.columns > 1)
-    job.progress("proving the weights", len(deployed.stored), len(deployed.stored), "matrices")
+    score, count = WeightsScore(), len(deployed.stored)
+    torch.set_num_threads(1)  # each worker is one thread
+    try:
+        with ThreadPoolExecutor(job.threads) as pool:
+            for done, stored in enumerate(deployed.stored, 1):
+                if isinstance(stored, Cast):
+                    _check_floats(deployed, checkpoint, stored)
+                    compared = Compared(name_of(stored), 0.0, 0.0, 0.0, size_of(stored))
+                else:
+                    compared = _compare(deployed, checkpoint, stored, pool)
+                deployed.drop(stored)
+                _count(score, compared, is_matrix=stored.matrix.columns > 1)
+                job.progress("proving the weights", done, count, "matrices")
+    finally:
+        torch.set_num_threads(job.threads)
     return score
 
 
@@ -150,21 +154,17 @@ def _check_floats(deployed: DeployedWeights, checkpoint: MappedTensors, stored: 
         checkpoint.drop(piece.tensor, piece.start, piece.stop)
 
 
-def _compare(deployed: DeployedWeights, checkpoint: MappedTensors, stored: Quantize) -> Compared:
-    matrix, grid = stored.matrix, stored.grid
-    error = rounding = total = 0.0
-    for first, piece in row_parts(matrix):
-        found = deployed.coded(stored, first, first + piece.rows)
-        exact = _rows(checkpoint, piece, matrix).float()
-        nearest = round_to_nearest(exact, grid, found.scales.dtype, piece.tensor)
-        blocks = torch.nn.functional.pad(exact, (0, -matrix.columns % grid.block_size))
-        blocks = blocks.view_as(found.codes)
-        ours, theirs = (_squares(each, blocks, stored) for each in (found, nearest))
-        _check_blocks(name_of(stored), first, (ours, theirs), nearest.scales.float().abs(), grid)
-        error += float(ours.sum(dtype=torch.float64))
-        rounding += float(theirs.sum(dtype=torch.float64))
-        total += float(exact.square().sum(dtype=torch.float64))
-        checkpoint.drop(piece.tensor, piece.start, piece.stop)
+def _compare(
+    deployed: DeployedWeights,
+    checkpoint: MappedTensors,
+    stored: Quantize,
+    pool: ThreadPoolExecutor,
+) -> Compared:
+    def compare(part: tuple[int, Piece]) -> tuple[float, float, float]:
+        return _compare_rows(deployed, checkpoint, stored, *part)
+
+    sums = list(pool.map(compare, row_parts(stored.matrix)))
+    error, rounding, total = (sum(each) for each in zip(*sums, strict=True))
     if not error <= MATRIX_FACTOR**2 * rounding + 1e-12 * total:  # a not-a-number fails
         relative, allowed = ((each / total) ** 0.5 for each in (error, rounding))
         raise not_the_checkpoints(
@@ -172,6 +172,30 @@ def _compare(deployed: DeployedWeights, checkpoint: MappedTensors, stored: Quant
             f"its relative error is {relative:.3g}, where rounding to nearest leaves {allowed:.3g}",
         )
     return Compared(name_of(stored), error, rounding, total, size_of(stored))
+
+
+def _compare_rows(
+    deployed: DeployedWeights,
+    checkpoint: MappedTensors,
+    stored: Quantize,
+    first: int,
+    piece: Piece,
+) -> tuple[float, float, float]:
+    """Return the sums of squares of some rows: the file's error, that of rounding, the weights."""
+    matrix, grid = stored.matrix, stored.grid
+    found = deployed.coded(stored, first, first + piece.rows)
+    exact = _rows(checkpoint, piece, matrix).float()
+    nearest = round_to_nearest(exact, grid, found.scales.dtype, piece.tensor)
+    blocks = torch.nn.functional.pad(exact, (0, -matrix.columns % grid.block_size))
+    blocks = blocks.view_as(found.codes)
+    ours, theirs = (_squares(each, blocks, stored) for each in (found, nearest))
+    _check_blocks(name_of(stored), first, (ours, theirs), nearest.scales.float().abs(), grid)
+    checkpoint.drop(piece.tensor, piece.start, piece.stop)
+    return (
+        float(ours.sum(dtype=torch.float64)),
+        float(theirs.sum(dtype=torch.float64)),
+        float(exact.square().sum(dtype=torch.float64)),
+    )
 
 
 def _squares(
