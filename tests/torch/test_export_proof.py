@@ -19,11 +19,11 @@ from test_export import damaged, exported, proven
 from drupe.core.errors import DrupeError
 from drupe.core.model import Model
 from drupe.core.target import Target
-from drupe.export import export_proof, native
+from drupe.export import export_proof, goldens, native
 from drupe.export.deployed import DeployedWeights, read_stored
 from drupe.export.families import read_decoder
 from drupe.export.parts import Parts
-from drupe.export.passes import ExportProof
+from drupe.export.passes import ExportGenAI, ExportProof
 from drupe.quantize.mse import least_squared_error
 from tests.make_decoders import make_decoder
 
@@ -276,13 +276,26 @@ def test_the_weights_of_an_export_are_read_by_transformers_names(
         assert deployed.parameter("model.norm.weight") is None
 
 
-def test_what_the_proof_takes_grows_with_the_model() -> None:
-    proof = ExportProof(precision="int4")
-    small, large = (proof.rule_of_thumb(float(size), size) for size in (10**8, 2 * 10**9))
-    assert small[0] is not None
-    assert large[0] is not None
-    assert small[0] < large[0]
-    assert small[1] is not None
-    assert large[1] is not None
-    assert small[1] < large[1] < 2 * 10**9, "not the whole checkpoint"
+def test_what_the_proof_takes_is_told_by_the_export() -> None:
+    proof, floats = ExportProof(precision="int4"), ExportProof(precision="fp16")
+    seconds, peak, output = proof.rule_of_thumb(2.5e9, 2_500_000_000)
+    assert seconds is not None
+    assert 100 < seconds < 300
+    assert peak is not None
+    assert 2.5e9 < peak < 3.8e9, "not the checkpoint, of 7.6 GB"
+    assert output == 0
+    assert (floats.rule_of_thumb(2.5e9, 2_500_000_000)[0] or 0) < seconds / 2, "fewer weights"
     assert proof.variant() == "-int4"
+    assert ExportGenAI(precision="int8", target=CUDA).proof_fields() == {"precision": "int8"}
+
+
+def test_goldens_are_left_out_where_the_deployed_model_does_not_fit(
+    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _, _ = exported(llama, tmp_path / "out", "int4")
+    monkeypatch.setattr(goldens, "total_memory_bytes", lambda: 10**5)
+    score, _ = proven(model, llama, tmp_path / "proof")
+    told = json.loads((tmp_path / "proof" / "goldens.json").read_text())
+    assert told["not_run"] == "the model does not fit in the memory of this machine"
+    assert told["files"]
+    assert score["passed"], "which streams"

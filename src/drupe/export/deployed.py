@@ -32,7 +32,8 @@ CODES, SCALES, ZERO_POINTS, FLOATS = ".codes", ".scales", ".zero_points", ".weig
 # Where each node that reads codes takes them, their scales and their zero points from.
 INPUTS = {"MatMulNBits": (1, 2, 3), "GatherBlockQuantized": (0, 2, 3)}
 DTYPES = {dtype: name for name, dtype in TYPES.items()}
-ROWS_BYTES = 2**22  # of float32 weights at a time
+# Of float32 weights at a time: several such tensors stay in the processor's cache.
+ROWS_BYTES = 2**21
 
 Stored = Cast | Quantize
 
