@@ -26,12 +26,13 @@ from drupe.export.decoder import Decoder
 from drupe.export.families import read_decoder
 from drupe.export.folder import WHERE, check_no_path_left, check_result, finish_tokenizer
 from drupe.export.form import form_of
-from drupe.export.graph import DATA_FILE, build
+from drupe.export.graph import build
 from drupe.export.parts import EMBEDDING, Parts
 from drupe.export.passes import ExportGenAI
 from drupe.export.settings import GRAPH_FILE, genai_settings
 from drupe.export.slow_nodes import check_fast
 from drupe.export.stream import write_data
+from drupe.export.weighted_graph import DATA_FILE
 from drupe.quantize.rtn import round_to_nearest
 
 
