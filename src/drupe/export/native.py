@@ -33,7 +33,10 @@ from drupe.export.settings import GRAPH_FILE, genai_settings
 from drupe.export.slow_nodes import check_fast
 from drupe.export.stream import write_data
 from drupe.export.weighted_graph import DATA_FILE
+from drupe.quantize.mse import least_squared_error
 from drupe.quantize.rtn import round_to_nearest
+
+ROUNDINGS = {"rtn": round_to_nearest, "mse": least_squared_error}
 
 
 def export(step: ExportGenAI, model: Model, out: Path, job: Job) -> None:
@@ -55,7 +58,7 @@ def export(step: ExportGenAI, model: Model, out: Path, job: Job) -> None:
     tokenizer = _tokenizer(model)
     data = job.scratch / "export" / DATA_FILE
     with MappedTensors(stored) as weights:
-        write_data(built.layout, weights, round_to_nearest, data, job)
+        write_data(built.layout, weights, ROUNDINGS[step.rounding], data, job)
     os.replace(data, out / DATA_FILE)
     onnx_ir.save(built.model, out / GRAPH_FILE)
     tokenizer.save_pretrained(out)
