@@ -26,7 +26,8 @@ from drupe.core.errors import Refused
 from drupe.core.resource import AzureMLClient
 
 NAMES = ("subscription_id", "resource_group", "workspace_name")
-KEYS = ("azureml_client", "azureml_client_config")
+TOP = "azureml_client"
+KEYS = (TOP, "azureml_client_config")
 FOLDERS = (".azureml", "aml_config", "")
 VARIABLES = {
     "subscription_id": ("AZUREML_ARM_SUBSCRIPTION", "AZURE_SUBSCRIPTION_ID"),
@@ -65,19 +66,26 @@ def find_workspace(
 ) -> Workspace:
     """Return the workspace of a config in our words; folder: the config's."""
     named = list(_clients(root))
-    top = [(client, origin) for client, origin in named if origin == "azureml_client"]
-    try:
-        whole = [(completed(client, folder), origin) for client, origin in top or named]
-    except Refused as fault:
-        return Workspace(None, why=f"needs a workspace, and {fault.where} {fault.what}")
-    differing = {client.triple for client, _ in whole if any(client.triple)}
-    if len(differing) > 1:
-        names = " and ".join(sorted({str(triple[2]) for triple in differing}))
-        return Workspace(None, why=f"is in no workspace of its own, and the config names {names}")
-    client, origin = next(
-        ((client, origin) for client, origin in whole if any(client.triple)),
-        whole[0] if whole else (AzureMLClient(), ""),
-    )
+    client, origin = AzureMLClient(), ""
+    for is_top in (True, False):
+        asked = [each for each in named if (each[1] == TOP) is is_top]
+        if all(client.triple) or not asked:
+            continue
+        try:
+            whole = [(completed(each, folder), place) for each, place in asked]
+        except Refused as fault:
+            return Workspace(None, why=f"needs a workspace, and {fault.where} {fault.what}")
+        naming = [each for each in whole if any(each[0].triple)]
+        differing = {each.triple for each, _ in naming}
+        if len(differing) > 1:
+            names = " and ".join(sorted({str(triple[2]) for triple in differing}))
+            why = f"is in no workspace of its own, and the config names {names}"
+            return Workspace(None, why=why)
+        if not origin:
+            client, origin = (naming or whole)[0]
+        elif naming:
+            said = dict(zip(NAMES, naming[0][0].triple, strict=True))
+            client, origin = _with(client, said), f"{origin} and {naming[0][1]}"
     if not all(client.triple):
         client, found = _filled(client, folder, environment)
         origin = " and ".join(filter(None, (origin, found)))
@@ -120,7 +128,7 @@ def _filled(
     return _with(client, said), origin
 
 
-def _with(client: AzureMLClient, said: Mapping[str, str]) -> AzureMLClient:
+def _with(client: AzureMLClient, said: Mapping[str, str | None]) -> AzureMLClient:
     update = {name: getattr(client, name) or said.get(name) for name in NAMES}
     return client.model_copy(update=update)
 
