@@ -17,9 +17,11 @@ from pydantic import Field, model_validator
 from drupe.core.declared import Declared
 
 PLACEHOLDER = re.compile(
-    r"^\s*(your\b.*|<[^<>]+>|\[your [^\]]+\]|(todo|changeme|xxx+)\b.*)\s*$", re.IGNORECASE
+    r"^\s*(your(\b|_).*|<[^<>]+>|\[your [^\]]+\]|(todo|changeme|xxx+)\b.*)\s*$", re.IGNORECASE
 )
+BLANK = re.compile(r"<[A-Za-z][^<>]*>")  # of an address a part: no address holds a < of its own
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//|:)|azureml:")
+CLIENT_NAMES = ("subscription_id", "resource_group", "workspace_name")
 
 
 class AzureMLClient(Declared):
@@ -44,6 +46,11 @@ class AzureMLClient(Declared):
     def triple(self) -> tuple[str | None, str | None, str | None]:
         """Subscription, resource group, workspace."""
         return (self.subscription_id, self.resource_group, self.workspace_name)
+
+
+def is_blank(text: str) -> bool:
+    """Return whether a text of Azure's was meant to be replaced, or a part of it."""
+    return bool(PLACEHOLDER.match(text) or BLANK.search(text))
 
 
 def is_address(text: str) -> bool:
@@ -189,13 +196,12 @@ class Remote(Declared):
         """Yield (field, value) of each that was meant to be replaced ("Your Azure ...")."""
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if isinstance(value, str) and PLACEHOLDER.match(value):
+            if isinstance(value, str) and is_blank(value):
                 yield name, value
-        client = self.azureml_client
-        for name in ("subscription_id", "resource_group", "workspace_name"):
-            value = getattr(client, name, None)
-            if isinstance(value, str) and PLACEHOLDER.match(value):
-                yield f"azureml_client.{name}", value
+        client = self.azureml_client or AzureMLClient()
+        for name, text in zip(CLIENT_NAMES, client.triple, strict=True):
+            if text is not None and is_blank(text):
+                yield f"azureml_client.{name}", text
 
 
 def _described(text: str) -> dict[str, Any]:
@@ -207,7 +213,6 @@ def _described(text: str) -> dict[str, Any]:
             for name in ("name", "version"):
                 if f"short_{name}" in fields:
                     fields[name] = fields.pop(f"short_{name}")
-            names = ("subscription_id", "resource_group", "workspace_name")
-            client = {name: fields.pop(name) for name in names if name in fields}
+            client = {name: fields.pop(name) for name in CLIENT_NAMES if name in fields}
             return {"type": kind, **fields, **({"azureml_client": client} if client else {})}
     return {"type": "url", "url": text}

@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from drupe.core.errors import DrupeError, Refused
-from drupe.core.resource import AzureMLClient
+from drupe.core.resource import CLIENT_NAMES, AzureMLClient
 
-NAMES = ("subscription_id", "resource_group", "workspace_name")
 LOGIN_FAULTS = ("ClientAuthenticationError", "CredentialUnavailableError")
 INSTALL = 'pip install "drupe[azureml]"'
 
@@ -27,7 +26,7 @@ def workspace(client: AzureMLClient, transport: Any = None) -> Any:
 
     Raises Refused where the workspace is not named in full, or azure-ai-ml is not installed.
     """
-    missing = [name for name in NAMES if not getattr(client, name)]
+    missing = [name for name in CLIENT_NAMES if not getattr(client, name)]
     if missing:
         raise Refused(
             "azureml_client",

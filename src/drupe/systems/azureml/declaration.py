@@ -16,7 +16,7 @@ from drupe.core.digest import file_digest, folder_digest, value_digest
 from drupe.core.errors import Refused, nearest
 from drupe.core.files import files_below
 from drupe.core.libraries import HERE, PINNED, Environment, installed_version
-from drupe.core.resource import AzureMLClient, Remote
+from drupe.core.resource import CLIENT_NAMES, AzureMLClient, Remote
 from drupe.core.system import Setting, System, Unfit
 from drupe.systems import conda
 
@@ -217,8 +217,8 @@ class AzureML(System):
         if client is None or (own is not None and all(own.triple)):
             return self
         if own is not None:
-            names = ("subscription_id", "resource_group", "workspace_name")
-            client = own.model_copy(update={name: getattr(client, name) for name in names})
+            named = {name: getattr(client, name) for name in CLIENT_NAMES}
+            client = own.model_copy(update=named)
         return self.model_copy(update={"azureml_client_config": client})
 
     def lints(self) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -256,7 +256,7 @@ class AzureML(System):
 
     def _workspace_faults(self) -> Iterator[Unfit]:
         client = self.client()
-        if client is None:
+        if client is None or not all(client.triple):
             remedy = 'Write "azureml_client", or run with --system local.'
             yield Unfit((), "has no workspace", remedy)
         if self.hf_token and (client is None or client.keyvault_name is None):
