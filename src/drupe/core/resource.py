@@ -7,10 +7,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+import netrc
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
@@ -21,6 +24,7 @@ PLACEHOLDER = re.compile(
 )
 BLANK = re.compile(r"<[A-Za-z][^<>]*>")  # of an address a part: no address holds a < of its own
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//|:)|azureml:")
+INSIDE = (".local", ".localhost", ".internal", ".intranet", ".lan", ".corp", ".home.arpa")
 CLIENT_NAMES = ("subscription_id", "resource_group", "workspace_name")
 
 
@@ -56,6 +60,29 @@ def is_blank(text: str) -> bool:
 def is_address(text: str) -> bool:
     """Return whether a text is an address of something elsewhere: it begins with a scheme."""
     return SCHEME.match(text) is not None
+
+
+def is_public(url: str) -> bool:
+    """Return whether a URL can be read anywhere, by anybody, as far as it tells.
+
+    It is https, at a host of the internet; neither it (a query may be a signature) nor this
+    user's .netrc holds what opens it.
+    """
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    if parts.scheme != "https" or parts.query or "@" in parts.netloc or _is_inside(host):
+        return False
+    try:
+        return netrc.netrc().authenticators(host) is None
+    except (OSError, netrc.NetrcParseError):
+        return True
+
+
+def _is_inside(host: str) -> bool:
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." not in host or host.endswith(INSIDE)
 
 
 def kind_of(value: Any) -> str:
@@ -151,6 +178,11 @@ class Remote(Declared):
     def needs_client(self) -> bool:
         """Whether it lies in a workspace, which has to be named."""
         return self.type in ("azureml_model", "azureml_datastore", "azureml_job_output")
+
+    @property
+    def is_public(self) -> bool:
+        """Whether it is a URL that any machine on the internet can read."""
+        return self.type == "url" and is_public(str(self.url))
 
     @property
     def is_immutable(self) -> bool:

@@ -53,12 +53,16 @@ def storage_uri(remote: Remote, asked: Any, where: str) -> str:
         if remote.type == "azureml_model":
             return str(asked.models.get(str(remote.name), str(remote.version)).path)
         if remote.type == "azureml_job_output":
-            job = asked.jobs.get(str(remote.job_name))
-            output = (job.outputs or {}).get(str(remote.output_name))
-            default = DEFAULT_OUTPUTS.format(job=remote.job_name, output=remote.output_name)
-            base = str(getattr(output, "path", None) or default).replace("${{name}}", job.name)
-            return f"{base.rstrip('/')}/{remote.relative_path}"
+            return output_uri(remote, asked.jobs.get(str(remote.job_name)))
     return remote.uri
+
+
+def output_uri(remote: Remote, job: Any) -> str:
+    """Return the path of a datastore at which the output of a job lies, as azure-ai-ml tells."""
+    output = (job.outputs or {}).get(str(remote.output_name))
+    default = DEFAULT_OUTPUTS.format(job=remote.job_name, output=remote.output_name)
+    base = str(getattr(output, "path", None) or default).replace("${{name}}", job.name)
+    return f"{base.rstrip('/')}/{remote.relative_path}"
 
 
 def _of_registry(remote: Remote, client: AzureMLClient, where: str, transport: Any) -> BlobPlace:

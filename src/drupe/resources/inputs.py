@@ -19,7 +19,7 @@ from drupe.core.resource import AzureMLClient, Remote
 from drupe.resources.checks import check_adapter
 from drupe.resources.fetch import Kept, Note
 from drupe.resources.models import Located, checkpoint, locate, locate_adapter, locate_files
-from drupe.resources.remote import Resolved, resolve
+from drupe.resources.remote import Resolved, ending, resolve
 from drupe.resources.rows import located
 
 MODEL, ADAPTER = "input_model.model_path", "input_model.adapter_path"
@@ -104,8 +104,11 @@ class Inputs:
         if not isinstance(source.data_files, Remote):
             return dataset
         resolved = self._resolved(source.data_files, f"{dataset.name}.data_files")
-        fetched = None if reads(resolved.remote) else resolved.here().path
-        update = {"data_files": resolved.remote, "fetched": fetched}
+        remote = resolved.remote
+        fetched = None if reads(remote) else resolved.here().path
+        if fetched is None and remote.type == "azureml_job_output":
+            remote = ending(remote, is_file=resolved.listing.is_file)
+        update = {"data_files": remote, "fetched": fetched}
         source = source.model_copy(update=update)
         return dataset.model_copy(update={"load_dataset_config": source})
 
@@ -128,4 +131,5 @@ class Inputs:
 
 def _sourced(model: Model, resolved: Resolved, whole: bool) -> Model:
     """Return a model with its address, where not all of it is here."""
-    return model if whole else replace(model, source=resolved.remote.source)
+    folder = ending(resolved.remote, is_file=False)
+    return model if whole else replace(model, source=folder.source)

@@ -200,12 +200,12 @@ class AzureML(System):
         return None
 
     def reads(self, remote: Remote) -> bool:
-        """Return whether a job can have it as an input: what lies in its workspace, a registry."""
-        if remote.type in ("azureml_model", "azureml_datastore"):
+        """Return whether a job can have it: of its workspace, of a registry, at a public URL."""
+        if remote.needs_client:
             own, other = self.client(), remote.azureml_client
             return own is not None and other is not None and own.triple == other.triple
         on_azure = remote.type == "url" and ".dfs.core.windows.net/" in str(remote.url)
-        return on_azure or remote.type == "azureml_registry_model"
+        return on_azure or remote.is_public or remote.type == "azureml_registry_model"
 
     def client(self) -> AzureMLClient | None:
         """Return the workspace that is named here."""

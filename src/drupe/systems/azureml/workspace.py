@@ -31,14 +31,16 @@ from azure.storage.blob import ContainerClient, LinearRetry
 
 from drupe.core.errors import DrupeError, Refused
 from drupe.core.executor import Transient
-from drupe.core.resource import AzureMLClient
+from drupe.core.resource import ADDRESSES, AzureMLClient, Remote
 from drupe.core.secrets import redacted
 from drupe.resources.azure import credential, fault_of, workspace
+from drupe.resources.datastores import output_uri
 
 REFUSED = {400, 405, 409, 412, 413, 415, 422}
 TRANSIENT = {408, 429, 500, 502, 503, 504}
 CONNECTION = (ServiceRequestError, ServiceResponseError, IncompleteReadError)
 FRESH_SECONDS = 1800.0  # AzureML's keys to a datastore hold for an hour
+OUTPUT = ADDRESSES["azureml_job_output"]
 UPLOADING = threading.Lock()
 ADDRESS = re.compile(r"azureml://(?:.*/)?datastores/(?P<store>[^/]+)/(?:paths/)?(?P<path>.*)")
 
@@ -83,6 +85,14 @@ class Workspace:
         status = str(getattr(told.status, "value", told.status))
         artifacts = (artifacts or usual).rstrip("/")
         return Job(name, status, told.studio_url, artifacts, told.properties or {})
+
+    def source(self, address: str) -> str:
+        """Return an address as an input of a job may have it: of a job's output, where it lies."""
+        if not OUTPUT.match(address):
+            return address
+        remote = Remote.model_validate(address)
+        with calling(self._where):
+            return output_uri(remote, self._ml.jobs.get(str(remote.job_name)))
 
     def create(self, job: Any, name: str) -> None:
         """Upload what a job needs, and submit it; one that is there is left alone."""
