@@ -11,13 +11,13 @@ COMMIT = "c" * 40
 
 
 class HubServer(ThreadingHTTPServer):
-    """Serves the gated model owner/tiny; a context manager."""
+    """Serves a gated model, owner/tiny if no other name is given; a context manager."""
 
     daemon_threads = True
 
-    def __init__(self, files: dict[str, bytes], token: str) -> None:
+    def __init__(self, files: dict[str, bytes], token: str, name: str = "owner/tiny") -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
-        self.files, self.token = files, token
+        self.files, self.token, self.name = files, token, name
         self.asked: list[str] = []
         self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
 
@@ -53,20 +53,21 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _send(self, body: bool) -> None:
         path, files = self.path.split("?")[0], self.server.files
+        about = f"/api/models/{self.server.name}"
         self.server.asked.append(path)
         name = path.partition(f"/resolve/{COMMIT}/")[2]
         headers: dict[str, str] = {}
-        if path.startswith("/api/models/owner/tiny/tree/"):
+        if path.startswith(f"{about}/tree/"):
             content, status = self._json(
                 [
                     {"type": "file", "path": name, "size": len(files[name]), "oid": "0" * 40}
                     for name in files
                 ]
             )
-        elif path.startswith("/api/models/owner/tiny"):
+        elif path.startswith(about):
             siblings = [{"rfilename": name, "size": len(files[name])} for name in files]
             content, status = self._json(
-                {"id": "owner/tiny", "sha": COMMIT, "siblings": siblings, "gated": "auto"}
+                {"id": self.server.name, "sha": COMMIT, "siblings": siblings, "gated": "auto"}
             )
         elif self.headers.get("Authorization") != f"Bearer {self.server.token}":
             content, status, headers = b"", 401, {"X-Error-Code": "GatedRepo"}
