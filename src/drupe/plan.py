@@ -37,6 +37,7 @@ class Plan:
     """All that will be done, in order.
 
     blockers: why it cannot be, as far as planning finds it. settings: of each system, by its name.
+    fetched: the digests of what was brought from elsewhere.
     """
 
     workflow: Workflow
@@ -46,11 +47,19 @@ class Plan:
     notes: tuple[str, ...]
     blockers: tuple[DrupeError, ...] = ()
     settings: Mapping[str, Setting] = field(default_factory=dict)
+    fetched: frozenset[str] = frozenset()
 
     @property
     def to_run(self) -> tuple[Step, ...]:
         """The steps whose results are not in the cache."""
         return tuple(step for step in self.steps if not step.hit)
+
+    @property
+    def kept(self) -> set[str]:
+        """What of the cache is used beside results, in the words of `Cache.using`."""
+        systems = {step.system.name: step.system.system for step in self.steps}
+        own = [each.keeps(self.settings[name]) for name, each in systems.items()]
+        return set(self.fetched).union(*own)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -116,7 +125,10 @@ def draft(
         chain.apply(named)
         chain.measure(named.name, first=False, last=index == len(workflow.passes) - 1)
     notes += sorted({*asked, *_workspace_notes(workflow, used)})
-    planned = Plan(workflow, source, cache, tuple(chain.steps), tuple(notes), settings=settings)
+    steps, used_there = tuple(chain.steps), frozenset(inputs.used)
+    planned = Plan(
+        workflow, source, cache, steps, tuple(notes), settings=settings, fetched=used_there
+    )
     told = any(fault.where == CACHE_FIELD for fault in blockers.found)
     if planned.to_run and not told:  # a cache that cannot be written serves what it holds
         with blockers:

@@ -6,9 +6,11 @@
     steps/KEY/marks      device, inode, size and time of each file on this machine
     steps/KEY/files/     the result as a folder: hard links to the blobs
     locks/KEY            held by the process that works on a step
-    runs/PID-N           held by a run that goes on: the keys that it needs
+    runs/PID-N           held by a run that goes on: the keys that it needs, and what it uses
+                         of what follows
     work/KEY/            where a running step writes; its scratch outlives a kill
-    resources/DIGEST/    what was fetched from elsewhere: see `resources.fetch`
+    resources/DIGEST/    what was fetched from elsewhere; environments, code, ray: what systems
+                         keep (see `provisions.py`)
     digests              digests of input files by their identity
 
     a step's folder      is a hit when
@@ -115,6 +117,9 @@ class Cache:
     @contextmanager
     def using(self, keys: Iterable[str]) -> Iterator[None]:
         """Have no other process drop the results `keys` as long as this block runs.
+
+        What of `core.provisions` is used is named among them: the digest of an environment or a
+        resource, "code", "ray".
 
         In a cache that cannot be written nothing is told, and nobody drops anything.
         """

@@ -94,6 +94,11 @@ class PythonEnvironment(System):
         """Make the environment, if it is drupe's to make and not there."""
         return bool(self.managed_env and self._managed(setting).make(setting.note))
 
+    def keeps(self, setting: Setting) -> tuple[str, ...]:
+        """Return drupe's own code, and the environment that drupe makes."""
+        own = (self._managed(setting).folder.name,) if self.managed_env else ()
+        return ("code", *own)
+
     def _managed(self, setting: Setting) -> Any:
         managed = _load("managed")
         return managed.ManagedEnvironment.asked(setting, self.providers, self.requirements_file)
@@ -140,6 +145,10 @@ class Ray(System):
     def memory_bytes(self) -> int | None:
         """The memory in bytes."""
         return read_bytes(self.memory) if isinstance(self.memory, str) else self.memory
+
+    def keeps(self, setting: Setting) -> tuple[str, ...]:
+        """Return drupe's own code, and what lies in the cache for a cluster of this machine."""
+        return ("code", "ray")
 
     def threads(self) -> int:
         """Return as many as Ray keeps cores."""

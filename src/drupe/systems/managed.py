@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -121,6 +123,8 @@ class ManagedEnvironment:
     def make(self, note: Callable[[str], None]) -> bool:
         """Make the environment where it is not there; return whether it was made now."""
         if self._is_made():
+            with suppress(OSError):  # a cache that cannot be written serves what it holds
+                os.utime(self.folder / MARK)  # housekeeping drops what is not used any more
             return False
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         log = self.folder.with_suffix(".log")
