@@ -144,15 +144,29 @@ def test_a_placeholder_in_the_workspaces_own_file(azure: Workspace) -> None:
 def test_a_placeholder_of_a_package_that_is_sent(azure: Workspace) -> None:
     azure.config["engine"]["host"] = None
     azure.config["azureml_client"]["workspace_name"] = "Your workspace"
-    description = {"type": "AzureMLModels", "description": "Your words"}
-    azure.config["engine"]["packaging_config"] = description
+    server = {"environment_variables": {"WHERE": "Your region"}}
+    azure.config["engine"]["packaging_config"] = {
+        "type": "AzureMLDeployment",
+        "model_description": "Your answers in a word",
+        "model_package": server,
+        "deployment_config": {"instance_type": "<size>"},
+    }
+    place = "engine.packaging_config"
     assert unready(azure) == [
-        'engine.packaging_config.description is still a placeholder ("Your words")',
+        f'{place}.model_package.environment_variables.WHERE is still a placeholder ("Your region")',
+        f'{place}.deployment_config.instance_type is still a placeholder ("<size>")',
         'azureml_client.workspace_name is still a placeholder ("Your workspace")',
     ]
     assert warned(azure) == []
     azure.config["engine"]["packaging_config"] = {"type": "Zipfile"}
     assert unready(azure) == []
+
+
+def test_a_sign_that_is_meant_is_none_on_this_machine(workspace: Workspace) -> None:
+    local = {"type": "LocalSystem", "environment_variables": {"END": "say <end> now"}}
+    workspace.config["systems"] = {"here": local}
+    workspace.config["engine"]["host"] = "here"
+    assert unready(workspace) == []
 
 
 @pytest.mark.parametrize("client", [{"keyvault_name": "v"}, {"aml_config_path": "absent.json"}])

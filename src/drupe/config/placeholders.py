@@ -20,7 +20,8 @@ from drupe.core.resource import CLIENT_NAMES, NEEDS, PLACEHOLDER, Remote, is_add
 
 Found = tuple[Place, str]
 WRITE = "Write your own."
-SENT = "AzureML"  # begins the type of a package that is sent there
+AZURE = "AzureML"  # a system's type, and the beginning of that of a package that is sent there
+PROSE = ("description", "model_description")  # of a package: "Your ..." may well be meant
 MODEL, ROWS = ("model_path", "adapter_path"), ("data_files",)
 
 
@@ -55,13 +56,15 @@ def blocking(
     """
     blank: list[Found] = []
     for name in used:
-        blank += _within(root["systems"][name], ("systems", name), is_blank)
+        is_one = is_blank if systems[name].type == AZURE else PLACEHOLDER.match
+        blank += _within(root["systems"][name], ("systems", name), is_one)
     resources = list(_resources(root, data))
     for place, resource in resources:
         blank += _within(resource, place, is_blank)
     sent = list(_packages(root))
     for place, package in sent:
-        blank += _within(package, place, is_blank)
+        found_there = _within(package, place, PLACEHOLDER.match)
+        blank += [each for each in found_there if each[0][-1] not in PROSE]
     clients = [systems[name].client() for name in used]
     found = workspace.client
     if (
@@ -144,7 +147,7 @@ def _packages(root: Map) -> Iterator[tuple[Place, Map]]:
     engine = root.get("engine")
     packages = engine.get("packaging_config") if isinstance(engine, Map) else None
     for index, package in enumerate(packages if isinstance(packages, Items) else ()):
-        if isinstance(package, Map) and str(package.get("type")).startswith(SENT):
+        if isinstance(package, Map) and str(package.get("type")).startswith(AZURE):
             yield ("engine", "packaging_config", index), package
 
 
