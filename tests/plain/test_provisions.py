@@ -43,6 +43,7 @@ def cache(tmp_path: Path) -> Cache:
     (folder / "steps").mkdir(parents=True)
     (folder / "environments").mkdir()
     (folder / "environments" / "mine.txt").write_text("of another")
+    (folder / "ray.log").write_text("of another, too")
     for name, (content, days) in WHOLE.items():
         write(folder / name, content, days)
     old = time.time() - 5 * DAY
@@ -133,6 +134,7 @@ def test_nothing_goes_that_a_run_uses(cache: Cache) -> None:
         assert left(cache) == ["ray"], "a worker that outlives its client"
     collect(cache, keep_bytes=0, older_than_seconds=0)
     assert left(cache) == []
+    assert (cache.folder / "ray.log").exists()
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,8 @@ def drop(cache: Cache, provision: Provision) -> bool:
             elif provision.kind == "code" and provision.whole:
                 path = path.replace(path.with_name(f".{path.name}.{os.getpid()}"))
         remove_tree(path)
-        path.with_suffix(".log").unlink(missing_ok=True)
+        if provision.kind == "environment":
+            path.with_suffix(".log").unlink(missing_ok=True)
         lock.unlink(missing_ok=True)  # who waits for it finds that it was removed
     return True
 
