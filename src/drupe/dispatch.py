@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,7 @@ class _Dispatch:
             while waiting or running.lanes:
                 for lane in self._ready(waiting, running):
                     waiting.remove(lane)
-                    running.start(lane, lambda lane, say: self._work(lane, say))
+                    running.start(lane, self._work)
                 running.next_message()()
         except BaseException:
             self._stopping.set()
@@ -178,12 +179,12 @@ class _Dispatch:
                 result = self._apply(
                     lane,
                     step,
-                    lambda step: say(lambda: self._heard.started(step)),
-                    lambda step, event: say(lambda: self._heard.event(step, event)),
+                    lambda step: say(partial(self._heard.started, step)),
+                    lambda step, event: say(partial(self._heard.event, step, event)),
                 )
                 # The next step of this lane reads what this one made: it is put down here.
                 self._put_down(step, result)
-                say(lambda step=step, result=result: self._heard.finished(step, result))  # type: ignore[misc]
+                say(partial(self._heard.finished, step, result))
 
     def _put_down(self, step: Step, result: Result) -> None:
         self._results[step.name] = result
@@ -260,9 +261,9 @@ class _Running:
             try:
                 work(lane, self._messages.put)
             except BaseException as fault:  # noqa: BLE001  raised in the caller's thread
-                self._messages.put(lambda fault=fault: self._end(lane, fault))  # type: ignore[misc]
+                self._messages.put(partial(self._end, lane, fault))
             else:
-                self._messages.put(lambda: self._end(lane, None))
+                self._messages.put(partial(self._end, lane, None))
 
         # A daemon: one that waits for another process's lock must not keep this one from ending.
         thread = threading.Thread(target=target, name=f"lane {lane.steps[0].name}", daemon=True)

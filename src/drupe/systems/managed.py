@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 from packaging.requirements import InvalidRequirement, Requirement
 
@@ -194,12 +195,14 @@ class ManagedEnvironment:
             chosen = ["--no-deps", "--requirement", str(self.lock)] if locked else [*self.wanted]
             chosen += ["--requirement", str(self.file)] if self.file is not None else []
             self._call([*pip, "install", *options, *chosen], log, written)
-            done = subprocess.run([*pip, "freeze", "--all"], stdout=-1, stderr=written, check=True)
-        return done.stdout.decode()
+            frozen = subprocess.run(
+                [*pip, "freeze", "--all"], stdout=subprocess.PIPE, stderr=written, check=True
+            )
+        return frozen.stdout.decode()
 
-    def _call(self, words: list[str], log: Path, written: object) -> None:
+    def _call(self, words: list[str], log: Path, written: IO[bytes]) -> None:
         """Run a program to its end; raises Refused with what it said last when it fails."""
-        process = subprocess.Popen(words, stdin=-3, stdout=written, stderr=written)  # type: ignore[call-overload]
+        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=written, stderr=written)
         try:
             failed = process.wait()
         except BaseException:
