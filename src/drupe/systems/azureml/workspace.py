@@ -5,16 +5,16 @@ Every call raises `Transient` for what may be tried again, a fault in three part
 
 from __future__ import annotations
 
-import io
 import logging
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from azure.ai.ml.entities import NoneCredentialConfiguration
 from azure.ai.ml.exceptions import MlException
@@ -87,9 +87,7 @@ class Workspace:
     def create(self, job: Any, name: str) -> None:
         """Upload what a job needs, and submit it; one that is there is left alone."""
         try:
-            # After each upload azure-ai-ml prints an empty line, in the colours of a terminal. Who
-            # holds it back does so for the whole process: one at a time.
-            with calling(self._where), UPLOADING, redirect_stderr(io.StringIO()):
+            with calling(self._where), _silent_thread():
                 self._ml.jobs.create_or_update(job)
         except DrupeError as fault:
             # Another client was faster, or the answer to our own request was lost on its way.
@@ -187,6 +185,31 @@ class Workspace:
                 ),
                 read_timeout=self._client.read_timeout,
             )
+
+
+@contextmanager
+def _silent_thread() -> Iterator[None]:
+    """Hold back what this thread writes to the standard error, and no other's words.
+
+    After each upload azure-ai-ml prints an empty line there, in the colours of a terminal. The
+    standard error is the whole process's: one at a time.
+    """
+    with UPLOADING, redirect_stderr(_WithoutThread(sys.stderr, threading.get_ident())):
+        yield
+
+
+class _WithoutThread:
+    """A text file as it is, but for what one thread writes."""
+
+    def __init__(self, file: TextIO, thread: int) -> None:
+        self._file = file
+        self._thread = thread
+
+    def write(self, text: str) -> int:
+        return len(text) if threading.get_ident() == self._thread else self._file.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
 
 
 class Absent(Refused):
