@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from azureml_fake import (
-    GROUP,
-    SUBSCRIPTION,
-    WORKSPACE,
+    NAMES,
     FakeAzure,
     _json,
     _named,
@@ -51,25 +49,18 @@ class FakeRegistry(FakeAzure):
 
 
 @pytest.fixture
-def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRegistry]:
+def azure(tmp_path: Path, log_in: Callable[[FakeAzure], None]) -> Iterator[FakeRegistry]:
     """The service, with this process logged in to it."""
     with FakeRegistry(tmp_path / "azure") as fake:
-        for name, value in fake.environment.items():
-            monkeypatch.setenv(name, value)
+        log_in(fake)
         yield fake
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     """A config over toy passes, its workspace being the fake."""
-    monkeypatch.setenv("DRUPE_JOURNAL", str(tmp_path / "journal.jsonl"))
     made = Workspace(tmp_path / "workspace")
-    made.config["azureml_client"] = {
-        "subscription_id": SUBSCRIPTION,
-        "resource_group": GROUP,
-        "workspace_name": WORKSPACE,
-        "max_operation_retries": 0,
-    }
+    made.config["azureml_client"] = {**NAMES, "max_operation_retries": 0}
     return made
 
 

@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-from azureml_fake import GROUP, SUBSCRIPTION, WORKSPACE
+from azureml_fake import NAMES, FakeAzure
 from azureml_shelves import REGISTRY, SHARED, Shelves
 
 import drupe
 from drupe.config.load import load
 from drupe.plan import make
-from drupe.resources import fetch as fetching
-from drupe.systems import follow
-from drupe.systems.azureml import executor
 from tests.plain.conftest import Heard, tree
 from tests.plain.mlflow_folders import split
 
@@ -34,26 +31,14 @@ OF_A_JOB = (
 )
 PINS = "".join(f"      - {name}=={version(name)}\n" for name in OF_A_JOB)
 TOKEN = "hf_" + "planted" * 4
-CLIENT = {
-    "subscription_id": SUBSCRIPTION,
-    "resource_group": GROUP,
-    "workspace_name": WORKSPACE,
-    "keyvault_name": "vault",
-}
+CLIENT = {**NAMES, "keyvault_name": "vault"}
 pytestmark = pytest.mark.filterwarnings("ignore:.*:Warning:(azure|marshmallow)")
 
 
 @pytest.fixture
-def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelves]:
+def azure(tmp_path: Path, log_in: Callable[[FakeAzure], None]) -> Iterator[Shelves]:
     with Shelves(tmp_path / "azure") as fake:
-        for name, value in fake.environment.items():
-            monkeypatch.setenv(name, value)
-        for module, name in (
-            (fetching, "FIRST_SECONDS"), (follow, "FIRST_SECONDS"), (executor, "POLL_SECONDS"),
-            (executor, "ABSENT_SECONDS"), (executor, "LATE_SECONDS"),
-        ):  # fmt: skip
-            monkeypatch.setattr(module, name, 0.1)
-        monkeypatch.setenv("DRUPE_JOURNAL", str(tmp_path / "journal.jsonl"))
+        log_in(fake)
         fake.secrets["vault/hf-token"] = TOKEN
         yield fake
 

@@ -33,10 +33,9 @@ from drupe.core.errors import DrupeError, Refused
 from drupe.core.executor import Transient
 from drupe.core.resource import AzureMLClient
 from drupe.core.secrets import redacted
-from drupe.resources.azure import credential, fault_of, workspace
+from drupe.resources.azure import PASSING, asked_seconds, credential, fault_of, workspace
 
 REFUSED = {400, 405, 409, 412, 413, 415, 422}
-TRANSIENT = {408, 429, 500, 502, 503, 504}
 CONNECTION = (ServiceRequestError, ServiceResponseError, IncompleteReadError)
 FRESH_SECONDS = 1800.0  # AzureML's keys to a datastore hold for an hour
 UPLOADING = threading.Lock()
@@ -235,7 +234,7 @@ def calling(where: str) -> Iterator[None]:
             )
             raise absent from root
         if _is_transient(root):
-            raise Transient(told.where, told.what, told.remedy, _after(root)) from root
+            raise Transient(told.where, told.what, told.remedy, asked_seconds(root)) from root
         if isinstance(root, MlException) or getattr(root, "status_code", None) in REFUSED:
             said = str(getattr(root, "message", "") or root).strip().partition("\n")[0]
             what = f"refuses what it was sent: {redacted(said)}"
@@ -260,13 +259,4 @@ def _root(fault: Any) -> Any:
 def _is_transient(fault: BaseException) -> bool:
     if isinstance(fault, ClientAuthenticationError):
         return False
-    return isinstance(fault, CONNECTION) or getattr(fault, "status_code", None) in TRANSIENT
-
-
-def _after(fault: BaseException) -> float | None:
-    """Return how long the other side asks to be left alone, in seconds."""
-    headers = getattr(getattr(fault, "response", None), "headers", None) or {}
-    try:
-        return float(headers["Retry-After"])
-    except (KeyError, ValueError):
-        return None
+    return isinstance(fault, CONNECTION) or getattr(fault, "status_code", None) in PASSING
