@@ -109,6 +109,21 @@ def test_its_files_come_whole(what: str, azure: Shelves, tmp_path: Path) -> None
     assert not azure.broken
 
 
+def test_an_azure_ai_ml_that_tells_no_address_of_a_registry_is_named(
+    azure: Shelves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address is asked for by a name that azure-ai-ml does not document."""
+    monkeypatch.delattr(
+        "azure.ai.ml._utils._registry_utils.get_storage_details_for_registry_assets"
+    )
+    words = (
+        r"^input_model\.model_path: azure-ai-ml [\d.]+ does not tell where a registry keeps its "
+        r"files: .*\n  Copy the model into a workspace, and name it there\."
+    )
+    with pytest.raises(DrupeError, match=words):
+        resolved(OF["a model of a registry"], tmp_path / "cache").here()
+
+
 @pytest.mark.parametrize("what", OF)
 def test_the_second_time_no_byte_comes(what: str, azure: Shelves, tmp_path: Path) -> None:
     first = resolved(OF[what], tmp_path / "cache")

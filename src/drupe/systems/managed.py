@@ -195,21 +195,28 @@ class ManagedEnvironment:
             chosen = ["--no-deps", "--requirement", str(self.lock)] if locked else [*self.wanted]
             chosen += ["--requirement", str(self.file)] if self.file is not None else []
             self._call([*pip, "install", *options, *chosen], log, written)
-            frozen = subprocess.run(
-                [*pip, "freeze", "--all"], stdout=subprocess.PIPE, stderr=written, check=True
-            )
-        return frozen.stdout.decode()
+            return self._call([*pip, "freeze", "--all"], log, written, answers=True)
 
-    def _call(self, words: list[str], log: Path, written: IO[bytes]) -> None:
-        """Run a program to its end; raises Refused with what it said last when it fails."""
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=written, stderr=written)
+    def _call(
+        self, words: list[str], log: Path, written: IO[bytes], *, answers: bool = False
+    ) -> str:
+        """Run a program to its end; raises Refused with what it said last when it fails.
+
+        answers: whether its standard output is returned, and not in the log.
+        """
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if answers else written,
+            stderr=written,
+        )
         try:
-            failed = process.wait()
+            output, _ = process.communicate()
         except BaseException:
             process.kill()
             process.wait()
             raise
-        if failed:
+        if process.returncode:
             redact_file(log)
             lines = log.read_text(errors="replace").strip().splitlines()
             errors = [line for line in lines if line.startswith("ERROR: ")] or lines[-1:]
@@ -219,6 +226,7 @@ class ManagedEnvironment:
                 f"its environment cannot be made: {said}",
                 f"Mend its requirements; what pip said: {log}",
             )
+        return (output or b"").decode()
 
 
 def _lines(file: Path, where: str, depth: int = 0) -> Iterator[str]:
