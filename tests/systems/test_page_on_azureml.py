@@ -44,17 +44,12 @@ def azure(tmp_path: Path, log_in: Callable[[FakeAzure], None]) -> Iterator[Shelv
 
 
 def filled_in(name: str, folder: Path, client: dict[str, Any] | None) -> dict[str, Any]:
-    """Return one of the page's configs with a compute, an image and an environment that are.
-
-    Its samples are shorter: tests/e2e/test_page.py trains on those that the page has.
-    """
+    """Return one of the page's configs with a compute, an image and an environment that are."""
     config: dict[str, Any] = json.loads((EXAMPLES / "page" / name).read_text())
     for system in config["systems"].values():
         system["config"]["accelerators"] = ["cpu"]
         system["config"]["aml_compute"] = "cluster"
         system["config"]["aml_docker_config"]["base_image"] = "ubuntu"
-    for data in config["data_configs"]:
-        data["pre_process_data_config"]["params"]["source_max_len"] = 128
     config["engine"]["execution_providers"] = ["CPUExecutionProvider"]
     if client is not None:
         config["azureml_client"] = client
