@@ -33,6 +33,11 @@ from job_schema import job_schema
 from loopback import Answer, Loopback, Request
 
 SUBSCRIPTION, GROUP, WORKSPACE = "11111111-2222-3333-4444-555555555555", "group", "workspace"
+NAMES = {
+    "subscription_id": SUBSCRIPTION,
+    "resource_group": GROUP,
+    "workspace_name": WORKSPACE,
+}
 TENANT, CLIENT = "99999999-2222-3333-4444-555555555555", "77777777-2222-3333-4444-555555555555"
 PASSWORD = "the-password-of-the-fake"
 ACCOUNT, CONTAINER, ARTIFACTS = "fakestorage", "azureml-blobstore", "azureml"

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.http_server import Answer, Server
 
 COMMIT = "c" * 40
 
 
-class HubServer(ThreadingHTTPServer):
+class HubServer(Server):
     """Serves a gated model, owner/tiny if no other name is given; a context manager."""
 
-    daemon_threads = True
-
     def __init__(self, files: dict[str, bytes], token: str, name: str = "owner/tiny") -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+        super().__init__(_Answer)
         self.files, self.token, self.name = files, token, name
         self.asked: list[str] = []
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
-
-    def __enter__(self) -> HubServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *fault: object) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
 
     @property
     def environment(self) -> dict[str, str]:
         """What leads huggingface_hub here."""
         return {
-            "HF_ENDPOINT": f"http://127.0.0.1:{self.server_address[1]}",
+            "HF_ENDPOINT": self.address,
             "HF_HUB_ETAG_TIMEOUT": "60",  # a busy machine is slow to answer
             "HF_HUB_DOWNLOAD_TIMEOUT": "60",
             "NO_PROXY": "127.0.0.1",
@@ -42,16 +30,10 @@ class HubServer(ThreadingHTTPServer):
         }
 
 
-class _Answer(BaseHTTPRequestHandler):
+class _Answer(Answer):
     server: HubServer
 
-    def do_HEAD(self) -> None:
-        self._send(body=False)
-
-    def do_GET(self) -> None:
-        self._send(body=True)
-
-    def _send(self, body: bool) -> None:
+    def send(self, *, body: bool) -> None:
         path, files = self.path.split("?")[0], self.server.files
         about = f"/api/models/{self.server.name}"
         self.server.asked.append(path)
@@ -86,6 +68,3 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _json(self, value: object) -> tuple[bytes, int]:
         return json.dumps(value).encode(), 200
-
-    def log_message(self, *words: object) -> None:
-        pass

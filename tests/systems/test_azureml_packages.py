@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 from azureml_fake import (
-    GROUP,
-    SUBSCRIPTION,
-    WORKSPACE,
+    NAMES,
     FakeAzure,
     _json,
     _named,
@@ -52,25 +50,18 @@ class FakeRegistry(FakeAzure):
 
 
 @pytest.fixture
-def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRegistry]:
+def azure(tmp_path: Path, log_in: Callable[[FakeAzure], None]) -> Iterator[FakeRegistry]:
     """The service, with this process logged in to it."""
     with FakeRegistry(tmp_path / "azure") as fake:
-        for name, value in fake.environment.items():
-            monkeypatch.setenv(name, value)
+        log_in(fake)
         yield fake
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     """A config over toy passes, its workspace being the fake."""
-    monkeypatch.setenv("DRUPE_JOURNAL", str(tmp_path / "journal.jsonl"))
     made = Workspace(tmp_path / "workspace")
-    made.config["azureml_client"] = {
-        "subscription_id": SUBSCRIPTION,
-        "resource_group": GROUP,
-        "workspace_name": WORKSPACE,
-        "max_operation_retries": 0,
-    }
+    made.config["azureml_client"] = {**NAMES, "max_operation_retries": 0}
     return made
 
 
@@ -244,7 +235,9 @@ def test_the_workspace_is_found_as_that_of_a_resource(
     del client["max_operation_retries"]
     origin = tell(workspace, client, monkeypatch)
     pack(workspace, "AzureMLModels")
-    assert f"The AzureML workspace is {WORKSPACE} ({origin})." in workspace.plan().notes
+    assert (
+        f"The AzureML workspace is {NAMES['workspace_name']} ({origin})." in workspace.plan().notes
+    )
     workspace.run()
     assert "models/sent/versions/1" in azure.kept
 

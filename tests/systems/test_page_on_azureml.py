@@ -10,13 +10,13 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-from azureml_fake import GROUP, SUBSCRIPTION, WORKSPACE, asker
+from azureml_fake import NAMES, FakeAzure, asker
 from azureml_shelves import REGISTRY, SHARED, Shelves
 from hub_server import HubServer
 from planted import environment, holding, seen_processes, telling
@@ -24,9 +24,6 @@ from planted import environment, holding, seen_processes, telling
 import drupe
 from drupe.config.load import load
 from drupe.plan import make
-from drupe.resources import fetch as fetching
-from drupe.systems import follow
-from drupe.systems.azureml import executor
 from tests.plain.conftest import Heard, tree
 from tests.plain.mlflow_folders import split
 
@@ -40,26 +37,14 @@ OF_A_JOB = (
 PINS = "".join(f"      - {name}=={version(name)}\n" for name in OF_A_JOB)
 TOKEN = "hf_" + "planted" * 4
 PHI, OF_THE_JOB = "microsoft/Phi-3-mini-4k-instruct", "55555555-2222-3333-4444-555555555555"
-CLIENT = {
-    "subscription_id": SUBSCRIPTION,
-    "resource_group": GROUP,
-    "workspace_name": WORKSPACE,
-    "keyvault_name": "vault",
-}
+CLIENT = {**NAMES, "keyvault_name": "vault"}
 pytestmark = pytest.mark.filterwarnings("ignore:.*:Warning:(azure|marshmallow)")
 
 
 @pytest.fixture
-def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelves]:
+def azure(tmp_path: Path, log_in: Callable[[FakeAzure], None]) -> Iterator[Shelves]:
     with Shelves(tmp_path / "azure") as fake:
-        for name, value in fake.environment.items():
-            monkeypatch.setenv(name, value)
-        for module, name in (
-            (fetching, "FIRST_SECONDS"), (follow, "FIRST_SECONDS"), (executor, "POLL_SECONDS"),
-            (executor, "ABSENT_SECONDS"), (executor, "LATE_SECONDS"),
-        ):  # fmt: skip
-            monkeypatch.setattr(module, name, 0.1)
-        monkeypatch.setenv("DRUPE_JOURNAL", str(tmp_path / "journal.jsonl"))
+        log_in(fake)
         fake.secrets["vault/hf-token"] = TOKEN
         yield fake
 

@@ -31,6 +31,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -84,10 +85,16 @@ class Cache:
 
     def __init__(self, folder: Path, warn: Callable[[str], None] = lambda text: None) -> None:
         self.folder = folder
-        self._warn = warn
+        self.warn = warn
         self._warned: set[str] = set()
         self.blobs = Blobs(folder / "blobs")
         self.digests = DigestMemo(folder / "digests")
+
+    def warning_by(self, warn: Callable[[str], None]) -> Cache:
+        """Return this cache, with another way to warn; what was told once is not told again."""
+        other = copy(self)
+        other.warn = warn
+        return other
 
     def check_folders(self, where: str) -> None:
         """Raise Refused where a file lies in the place of a folder."""
@@ -169,7 +176,7 @@ class Cache:
         text = f"The cached result {key[:12]} is not used: {fault}. It is made anew."
         if text not in self._warned:  # a plan, a run and the lock's holder ask the same
             self._warned.add(text)
-            self._warn(text)
+            self.warn(text)
 
     def _fault(
         self, step: Path, manifest: Manifest, key: str, kind: str, parents: tuple[str, ...]
@@ -214,7 +221,7 @@ class Cache:
             return found
         with (
             full_disk_told(self.folder),
-            locked(self.folder / "locks" / key, lambda: self._warn(WAITING)),
+            locked(self.folder / "locks" / key, lambda: self.warn(WAITING)),
         ):
             found = None if force else self._use(key, kind, parents, base)
             if found:

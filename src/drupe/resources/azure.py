@@ -15,6 +15,7 @@ from typing import Any
 from drupe.core.errors import DrupeError, Refused
 from drupe.core.resource import CLIENT_NAMES, AzureMLClient
 
+PASSING = frozenset((408, 429, 500, 502, 503, 504))  # what a later call may not answer any more
 LOGIN_FAULTS = ("ClientAuthenticationError", "CredentialUnavailableError")
 INSTALL = 'pip install "drupe[azureml]"'
 
@@ -91,6 +92,13 @@ def fault_of(where: str, fault: Any) -> DrupeError:
         return Refused(where, what, "Mend the name or the version.")
     what = f"cannot be reached: {_first_line(fault)}"
     return DrupeError(where, what, "Connect and run again: what is here is kept.")
+
+
+def asked_seconds(fault: BaseException) -> float | None:
+    """Return how long the other side asks to be left alone (Retry-After), if it says a number."""
+    headers = getattr(getattr(fault, "response", None), "headers", None) or {}
+    said = str(headers.get("Retry-After", ""))
+    return float(said) if said.isdigit() else None
 
 
 def _settings(client: AzureMLClient, transport: Any) -> dict[str, Any]:

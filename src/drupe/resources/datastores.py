@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from drupe.core.errors import DrupeError
+from drupe.core.libraries import installed_version
 from drupe.core.resource import AzureMLClient, Remote
 from drupe.core.secrets import keep_untold
 from drupe.resources.azure import credential, library, registry, told, workspace
@@ -74,7 +75,7 @@ def _of_registry(remote: Remote, client: AzureMLClient, where: str, transport: A
         if found is None:
             what = f"{remote.uri} lies at {path}, which is no blob"
             raise DrupeError(where, what, "Copy the model into a workspace, and name it there.")
-        address = _shared_address(asked, str(remote.registry_name), name, version, path)
+        address = _shared_address(asked, remote, path, where)
     shared = BLOB.fullmatch(address)
     assert shared is not None
     service = library("azure.storage.blob").ContainerClient
@@ -83,22 +84,30 @@ def _of_registry(remote: Remote, client: AzureMLClient, where: str, transport: A
     return BlobPlace(container, found["path"], where, remote.uri)
 
 
-def _shared_address(asked: Any, name: str, model: str, version: str, path: str) -> str:
+def _shared_address(asked: Any, remote: Remote, path: str, where: str) -> str:
     """Return the address by which a registry lets its container be read.
 
-    azure-ai-ml has no documented name for it: this is what its `models.download` calls.
+    azure-ai-ml has no documented name for it: this is what its `models.download` calls. What
+    Azure's REST interface documents (Registry Data References) wants the subscription and the
+    resource group of the registry, which who may read it need not know.
     """
-    inner = importlib.import_module("azure.ai.ml._utils._registry_utils")
-    models = asked.models
-    address, _ = inner.get_storage_details_for_registry_assets(
-        service_client=models._registry_service_client,  # noqa: SLF001
-        asset_type="models",
-        asset_name=model,
-        asset_version=version,
-        rg_name=models._resource_group_name,  # noqa: SLF001
-        reg_name=name,
-        uri=path,
-    )
+    try:
+        inner = importlib.import_module("azure.ai.ml._utils._registry_utils")
+        models = asked.models
+        address, _ = inner.get_storage_details_for_registry_assets(
+            service_client=models._registry_service_client,  # noqa: SLF001
+            asset_type="models",
+            asset_name=str(remote.name),
+            asset_version=str(remote.version),
+            rg_name=models._resource_group_name,  # noqa: SLF001
+            reg_name=str(remote.registry_name),
+            uri=path,
+        )
+    except (ImportError, AttributeError, TypeError) as fault:
+        version = installed_version("azure-ai-ml")
+        what = f"azure-ai-ml {version} does not tell where a registry keeps its files: {fault}"
+        remedy = "Copy the model into a workspace, and name it there."
+        raise DrupeError(where, what, remedy) from fault
     return str(address)
 
 

@@ -56,14 +56,14 @@ def unheard(event: dict[str, Any]) -> None:
     pass
 
 
-def in_thread(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+def in_thread(work: Callable[..., Any], *arguments: Any) -> tuple[threading.Thread, list[Any]]:
     """Start some work in a thread; its result, or what it raised, is put into the list."""
     given: list[Any] = []
 
     def target() -> None:
         try:
-            given.append(work())
-        except BaseException as fault:  # noqa: BLE001
+            given.append(work(*arguments))
+        except BaseException as fault:  # noqa: BLE001  the test looks at it
             given.append(fault)
 
     thread = threading.Thread(target=target)
@@ -106,9 +106,7 @@ def test_steps_run_on_both_nodes_side_by_side(
     assert executor.slots == 2
     nodes = [
         in_thread(
-            lambda n=n: run(  # type: ignore[misc]
-                executor, keyed(Where(variable="RAY_RAYLET_PID"), n), tmp_path / str(n), unheard
-            )
+            run, executor, keyed(Where(variable="RAY_RAYLET_PID"), n), tmp_path / str(n), unheard
         )
         for n in range(2)
     ]
@@ -150,7 +148,7 @@ def test_a_worker_that_is_killed_is_lost_and_the_step_done_again(
     sharing = client(storage=tmp_path / "shared", max_parallel=1)
     told: list[dict[str, Any]] = []
     spec = keyed(Slow(ticks=10, seconds=0.2))
-    thread, _ = in_thread(lambda: run(sharing, spec, tmp_path / "out", told.append))
+    thread, _ = in_thread(run, sharing, spec, tmp_path / "out", told.append)
     counter = tmp_path / "shared" / "work" / spec.key / "scratch" / "counter"
     until(lambda: counter.exists() and int(counter.read_text() or 0) >= 3)
     for worker in processes("ray::Worker"):
@@ -180,7 +178,7 @@ def test_a_second_client_attaches_to_a_step_that_runs(
         told.append(event)
         begun.set()
 
-    first, _ = in_thread(lambda: run(executor, spec, tmp_path / "1", tell))
+    first, _ = in_thread(run, executor, spec, tmp_path / "1", tell)
     assert begun.wait(30)
     run(second, spec, tmp_path / "2", unheard)
     first.join()
@@ -200,10 +198,7 @@ def test_of_two_clients_that_submit_at_once_one_is_attached_while_files_are_sent
     spec = keyed(SlowLength(seconds=1))
     both = [executor, client(max_parallel=1)]
     assert [each.slots for each in both] == [2, 1], "both are connected"
-    runs = [
-        in_thread(lambda n=n: run(both[n], spec, tmp_path / str(n), unheard))  # type: ignore[misc]
-        for n in range(2)
-    ]
+    runs = [in_thread(run, each, spec, tmp_path / str(n), unheard) for n, each in enumerate(both)]
     for thread, _ in runs:
         thread.join()
     one, two = (tmp_path / name / "out" / "score.json" for name in "01")
@@ -300,7 +295,7 @@ def test_what_is_cancelled_stops_and_its_worker_is_free(
     stop = threading.Event()
     batch = Batch((spec,), lambda key: tmp_path)
     followed = Followed(executor, batch, stop.is_set)
-    thread, given = in_thread(lambda: followed.step(spec.key, lambda event: stop.set()))
+    thread, given = in_thread(followed.step, spec.key, lambda event: stop.set())
     thread.join(30)
     assert isinstance(given[0], KeyboardInterrupt)
     begun = time.monotonic()

@@ -53,14 +53,7 @@ class ContainerConfig(Declared):
     def digest(self) -> str:
         """What stands for all that the image holds."""
         named = [path for path in (self.conda_file_path, self.build_context_path) if path]
-        content = [
-            folder_digest({file.relative_to(path).as_posix(): file_digest(file) for file in files})
-            if path.is_dir()
-            else file_digest(path)
-            for path in named
-            if path.exists()
-            for files in [files_below(path) if path.is_dir() else []]
-        ]
+        content = [_content(path) for path in named if path.exists()]
         return value_digest([self.base_image, self.dockerfile, content])
 
     def faults(self, providers: Sequence[str], for_token: Sequence[str]) -> Iterator[Unfit]:
@@ -122,6 +115,14 @@ class ContainerConfig(Declared):
             return Image(self.digest)
         made: Environment = conda.CondaEnvironment(conda.read(self.conda_file_path), self.digest)
         return made
+
+
+def _content(path: Path) -> str:
+    """Return the digest of a file, or of all files of a folder."""
+    if not path.is_dir():
+        return file_digest(path)
+    files = files_below(path)
+    return folder_digest({each.relative_to(path).as_posix(): file_digest(each) for each in files})
 
 
 class EnvironmentConfig(Declared):

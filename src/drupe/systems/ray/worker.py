@@ -15,6 +15,7 @@ import os
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -218,6 +219,7 @@ class Worker:
         except KeyboardInterrupt:
             state, ending = "lost", "another client has stopped it"
         except BaseException as fault:  # noqa: BLE001  whatever it is, the client must hear of it
+            traceback.print_exc()  # into Ray's log of this worker
             ending = f"failed: {type(fault).__name__}: {fault}"
         with self._changed:
             job.state, job.status, job.ending = state, status, ending
