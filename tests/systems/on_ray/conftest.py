@@ -34,8 +34,8 @@ def _a_mark_by_which_our_processes_are_known() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The address of a cluster of two nodes."""
+def addresses() -> Iterator[list[str]]:
+    """The address of a cluster of two nodes, and that of its client server."""
     started = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("two_nodes.py"))],
         stdin=subprocess.PIPE,
@@ -47,10 +47,16 @@ def cluster() -> Iterator[str]:
     assert started.stdout
     assert started.stdin
     try:
-        yield started.stdout.readline().strip()
+        yield started.stdout.readline().split()
     finally:
         started.stdin.close()
         started.wait(60)
+
+
+@pytest.fixture(scope="module")
+def cluster(addresses: list[str]) -> str:
+    """The address of the cluster."""
+    return addresses[0]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +68,7 @@ def client(
     made: list[RayExecutor] = []
 
     def connect(**fields: Any) -> RayExecutor:
-        system = Ray(address=cluster, **fields)
+        system = Ray(**{"address": cluster, **fields})
         executor = RayExecutor(system, Setting("cluster", folder, folder / "cache"))
         executor.warm_up()
         made.append(executor)

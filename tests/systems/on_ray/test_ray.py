@@ -320,6 +320,33 @@ def test_what_is_cancelled_stops_and_its_worker_is_free(
     assert time.monotonic() - begun < 10
 
 
+@pytest.mark.skipif(importlib.util.find_spec("grpc") is None, reason="needs grpcio")
+def test_a_cluster_is_reached_by_its_client_server(
+    addresses: list[str],
+    client: Callable[..., RayExecutor],
+    keyed: Callable[..., StepSpec],
+    tmp_path: Path,
+) -> None:
+    others = at_work()
+    outside = client(address=addresses[1], max_parallel=1)
+    told: list[dict[str, Any]] = []
+
+    def tell(event: dict[str, Any]) -> None:
+        told.append(event)
+        if event["event"] == "progress" and {"event": "killed"} not in told:
+            for worker in set(processes("ray::Worker")) - others:
+                os.kill(worker, signal.SIGKILL)
+            told.append({"event": "killed"})
+
+    spec = keyed(Slow(ticks=5))
+    run(outside, spec, tmp_path, tell)
+    assert (tmp_path / "out" / "count.txt").read_text() == "0 5"
+    warnings = [event["text"] for event in told if event["event"] == "warning"]
+    assert warnings == ["its Ray worker died: it is submitted again"]
+    outside.__exit__()
+    until(lambda: not at_work() - others, 10)
+
+
 @pytest.mark.parametrize("how", ["error", "exception", "killed", "segfault", "memory", "nothing"])
 def test_an_error_reads_as_it_does_here(
     how: Any, executor: RayExecutor, keyed: Callable[..., StepSpec], tmp_path: Path
@@ -349,6 +376,10 @@ def test_other_libraries_there_are_refused(
         (
             {"address": "127.0.0.1:1"},
             r"cluster\.address: is 127\.0\.0\.1:1, and no cluster can be joined",
+        ),
+        (
+            {"address": "ray://127.0.0.1:1"},
+            r"cluster\.address: is ray://127\.0\.0\.1:1, and no .*\n.* set RAY_AUTH_MODE=token",
         ),
     ],
 )

@@ -21,7 +21,7 @@ from ray.exceptions import RayActorError
 from drupe.core.errors import DrupeError, Refused, StepError
 from drupe.core.executor import Transient
 from drupe.core.process import kill_group
-from drupe.systems.ray.cluster import first_line
+from drupe.systems.ray.cluster import HEAD_LOST, first_line
 from drupe.systems.ray.placement import Placement, ending
 
 
@@ -31,20 +31,9 @@ def serve(placement: Placement, lines: Any, say: Callable[[dict[str, Any]], None
 
     def answer(request: dict[str, Any]) -> None:
         try:
-            value = getattr(placement, request["call"])(**request["arguments"])
-            told: dict[str, Any] = {"value": value}
-        except DrupeError as fault:
-            kind = next(
-                each.__name__
-                for each in (Transient, Refused, StepError, DrupeError)
-                if isinstance(fault, each)
-            )
-            told = {"fault": [kind, fault.where, fault.what, fault.remedy]}
-        except RayActorError as fault:
-            told = {"fault": ["StepError", "Ray", ending(fault), "Run again."]}
+            told = {"value": getattr(placement, request["call"])(**request["arguments"])}
         except BaseException as fault:  # noqa: BLE001  whatever it is, the client must hear of it
-            what = f"{type(fault).__name__}: {first_line(fault)}"
-            told = {"fault": ["StepError", "Ray", what, "Run again: what was finished is kept."]}
+            told = {"fault": _in_words(fault)}
         say({"id": request["id"], **told})
 
     def read() -> None:
@@ -63,6 +52,21 @@ def serve(placement: Placement, lines: Any, say: Callable[[dict[str, Any]], None
     threading.Thread(target=read, daemon=True).start()
     while True:
         answer(opens.get())
+
+
+def _in_words(fault: BaseException) -> list[str]:
+    """Return the kind of error that the client is to raise, and its three parts."""
+    if isinstance(fault, DrupeError):
+        kinds = (Transient, Refused, StepError, DrupeError)
+        kind = next(each.__name__ for each in kinds if isinstance(fault, each))
+        return [kind, fault.where, fault.what, fault.remedy]
+    if isinstance(fault, RayActorError):
+        return ["StepError", "Ray", ending(fault), "Run again."]
+    if isinstance(fault, ConnectionError):  # of Ray's client; else a lost head ends this process
+        what = f"the connection to the Ray cluster has ended: {first_line(fault)}"
+        return ["StepError", "Ray", what, HEAD_LOST]
+    what = f"{type(fault).__name__}: {first_line(fault)}"
+    return ["StepError", "Ray", what, "Run again: what was finished is kept."]
 
 
 def main() -> None:
