@@ -42,7 +42,11 @@ def addresses() -> Iterator[list[str]]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+        env={
+            **os.environ,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_prestart_worker_first_driver": "0",  # idle ones: ours have an environment
+        },
     )
     assert started.stdout
     assert started.stdin
