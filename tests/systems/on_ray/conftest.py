@@ -87,4 +87,6 @@ def client(
 @pytest.fixture(scope="module")
 def executor(client: Callable[..., RayExecutor]) -> RayExecutor:
     """A client without a folder that is shared: files travel by Ray's store."""
-    return client(max_parallel=2)
+    sends = client(max_parallel=2)
+    until(lambda: len(processes("drupe.systems.fork_server")) == 2, 60)  # its workers are there
+    return sends

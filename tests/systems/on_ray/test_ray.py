@@ -191,10 +191,11 @@ def test_a_second_client_attaches_to_a_step_that_runs_and_keeps_no_worker_of_the
     until(lambda: not at_work() - others, 10)
 
 
-def test_a_client_leaves_no_worker_that_starts_or_waits_for_its_cores(
+def test_a_client_that_connects_and_one_whose_workers_start_or_wait_for_cores_leave_none(
     client: Callable[..., RayExecutor],
 ) -> None:
     others = at_work()
+    client(max_parallel=1).__exit__()
     leaving = client(num_cpus=2, max_parallel=3)
     assert leaving.slots == 3, "of which the nodes hold two"
     until(lambda: at_work() - others, 60)
