@@ -278,14 +278,14 @@ def test_the_head_of_an_own_cluster_is_killed_and_the_run_started_again(
     assert first.returncode == 1
     assert "systems.cluster: the connection to the Ray cluster has ended" in said
     assert "Run again when its head is up: what was finished is kept." in said
-    until(lambda: not processes("", "own"))
+    until(lambda: not processes("", "own"), 60)  # Ray's own that still import see it late
     workspace.config["passes"]["slow"] = {"type": "Append", "text": "!"}
     there = workspace.run()
     assert workspace.heard.ran == ["slow"], "the first step is kept"
     del workspace.config["engine"]["host"]
     workspace.config["engine"]["cache_dir"] = "another"
     assert tree(workspace.run().final.model.path) == tree(there.final.model.path)
-    until(lambda: not processes("", "own"))
+    until(lambda: not processes("", "own"), 60)
 
 
 def listening(pids: list[int]) -> set[str]:
