@@ -131,7 +131,7 @@ def test_finetune_tunes_and_merges(built: Built, environment: Environment, tmp_p
     ("extra", "modules"),
     [
         ("eval", ["lm_eval"]),
-        ("ray", ["ray"]),
+        ("ray", ["ray", "ray.util.client"]),
         ("azureml", ["azure.ai.ml", "azure.identity", "azure.keyvault.secrets"]),
     ],
 )

@@ -155,7 +155,10 @@ class Ray(System):
         return max(1, int(self.num_cpus))
 
     def refusal(self) -> Refused | None:
-        """Refuse where Ray is not installed."""
+        """Refuse where Ray is not installed, or what its client server's addresses need."""
+        remedy = 'pip install "drupe[ray]"'
         if installed_version("ray") is None:
-            return Refused(self.type, "needs ray", 'pip install "drupe[ray]"')
+            return Refused(self.type, "needs ray", remedy)
+        if self.address.startswith("ray://") and installed_version("grpcio") is None:
+            return Refused(self.type, f"needs grpcio to reach {self.address}", remedy)
         return None
