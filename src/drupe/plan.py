@@ -28,6 +28,7 @@ from drupe.core.resource import AzureMLClient, Remote
 from drupe.core.system import NamedSystem, Setting
 from drupe.resources.inputs import Inputs
 from drupe.resources.models import Located
+from drupe.resources.remote import Unfilled
 
 CACHE_FIELD = "engine.cache_dir"
 
@@ -133,7 +134,15 @@ def draft(
     if planned.to_run and not told:  # a cache that cannot be written serves what it holds
         with blockers:
             check_writable(cache.folder, CACHE_FIELD)
-    return replace(planned, blockers=tuple(placed(fault, workflow) for fault in blockers.found))
+    return replace(
+        planned, blockers=tuple(placed(fault, workflow) for fault in _told_once(blockers.found))
+    )
+
+
+def _told_once(found: list[DrupeError]) -> list[DrupeError]:
+    """Return faults without those of a placeholder that the config's own faults have named."""
+    named = "\n".join(fault.what for fault in found if not isinstance(fault, Unfilled))
+    return [fault for fault in found if not (isinstance(fault, Unfilled) and fault.value in named)]
 
 
 def placed(fault: DrupeError, workflow: Workflow) -> DrupeError:

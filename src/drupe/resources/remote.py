@@ -90,6 +90,15 @@ class Resolved:
         return self.known or _filled(place.listing(), self.remote, self.where)
 
 
+class Unfilled(Refused):
+    """What lies elsewhere is still a placeholder in one of its fields."""
+
+    def __init__(self, where: str, field: str, value: str) -> None:
+        what = f'is a placeholder in {field} ("{value}")'
+        super().__init__(where, what, "Write your own, or give a folder.")
+        self.value = value
+
+
 def resolve(
     remote: Remote, client: AzureMLClient | None, where: str, cache: Path, note: Note
 ) -> Resolved:
@@ -100,8 +109,7 @@ def resolve(
     """
     remote = remote.model_copy(update={"azureml_client": client})
     for field, value in remote.placeholders():
-        what = f'is a placeholder in {field} ("{value}")'
-        raise Refused(where, what, "Write your own, or give a folder.")
+        raise Unfilled(where, field, value)
 
     def place() -> Place:
         return _open(remote, client or AzureMLClient(), where)
