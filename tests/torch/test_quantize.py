@@ -181,6 +181,12 @@ def test_the_least_and_the_greatest_floats_do_no_harm(value: float, symmetric: b
     assert torch.allclose(found, weight, rtol=0.08, atol=2e-38)
 
 
+def test_where_a_range_is_too_small_for_a_scale_the_zero_point_is_that_of_onnxruntime() -> None:
+    weight = torch.full((1, 16), -1.4e-45)
+    grid = Grid(4, 16, symmetric=False)
+    assert bytes_of(pack(round_to_nearest(weight, grid), grid)) == bytes_of(theirs(weight, grid))
+
+
 @pytest.mark.parametrize("rows", [1, 127, 128, 1000])
 def test_rows_may_be_rounded_one_by_one_or_together(rows: int) -> None:
     weight = make_weight(rows, 3000, seed=4)
