@@ -148,13 +148,13 @@ class ExportGenAI(Pass):
         """Return the pass with its exporter chosen by the model's family."""
         if self.exporter != "auto":
             return self, ""
-        exporter, name = exporter_of(source), _architecture(source) or "this model"
-        note = f"{name} is exported by drupe itself"
+        exporter, note = exporter_of(source), ""
         if exporter == "genai":
             gigabytes = 3.1 * _weights_bytes(source) / 10**9
             note = (
-                f"{name} is exported by ONNX Runtime GenAI's builder, with the whole model in "
-                f"memory (about {gigabytes:.1f} GB): drupe itself does {', '.join(FAMILIES)}"
+                f"{_architecture(source) or 'this model'} is exported by ONNX Runtime GenAI's "
+                f"builder, with the whole model in memory (about {gigabytes:.1f} GB): drupe itself "
+                f"does {', '.join(FAMILIES)}"
             )
         return self.model_copy(update={"exporter": exporter}), note
 
