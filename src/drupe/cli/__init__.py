@@ -22,6 +22,7 @@ GROUPS = {
         "finetune": "tune a model on rows, without a config",
         "merge": "fold an adapter into its base, likewise",
         "export": "make the ONNX model, likewise",
+        "quantize": "make it of int4 or int8 weights, likewise",
         "apply": "apply any one pass, likewise",
     },
     "What it gave": {
