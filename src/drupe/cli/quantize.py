@@ -1,4 +1,4 @@
-"""Export a model with its weights in int4 or int8, and prove that it answers alike.
+"""Export a model with weights in int4 or int8, and prove that it answers alike.
 
 Fields of ModelBuilder are options: --int4-block-size 64, --quantize-embeddings.
 `drupe passes ModelBuilder` lists them.
