@@ -31,6 +31,7 @@ GROUPS = {
     "What there is": {
         "config": "check a config, rewrite it in today's words, print its schema",
         "cache": "list, drop, verify and explain cached results",
+        "inspect": "show what a checkpoint, an adapter or an ONNX model is",
         "passes": "list the passes, or the fields of one",
         "doctor": "look whether all that is installed can work",
     },
