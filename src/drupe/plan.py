@@ -117,7 +117,7 @@ def draft(
         chain.measure(named.name, first=False, last=index == len(workflow.passes) - 1)
     if any(each.system.client() is not None for each in used):
         asked.add(workflow.workspace.note)
-    notes += sorted(asked)
+    notes += [*chain.notes, *sorted(asked)]
     planned = Plan(workflow, source, cache, tuple(chain.steps), tuple(notes), settings=settings)
     told = any(fault.where == CACHE_FIELD for fault in blockers.found)
     if planned.to_run and not told:  # a cache that cannot be written serves what it holds

@@ -84,7 +84,13 @@ LIGHT_FILES = {
     "training_args",
     "text_template",
     "columns",
+    "decoder",
+    "families",
+    "form",
+    "parts",
+    "placement",
     "row_form",
+    "settings",
     "strategies",
     "__init__",
 }
