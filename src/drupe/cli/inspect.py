@@ -1,7 +1,7 @@
-"""Show what a model is: its family, sizes, bytes by part and type, tokenizer, licence.
+"""Show what a model is: family, sizes, bytes by part and type, tokenizer, licence.
 
-PATH is a checkpoint, an adapter, an ONNX folder or a run's output folder. Headers
-and small files are read, no weights.
+PATH is a checkpoint, an adapter, an ONNX folder or a run's output folder.
+Headers and small files are read, no weights.
 """
 
 from __future__ import annotations

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from drupe.checkpoint.header import TensorSpec
 from drupe.core.errors import Refused
 from drupe.export.families import FAMILIES, architecture, read_decoder
+from drupe.export.parts import Parts
 from drupe.export.passes import ARCHITECTURES
 from drupe.inspect.inspection import Family, Sizes
 
@@ -23,8 +25,14 @@ NAMES = {
 }
 
 
-def read_family(config: Mapping[str, Any], quantization: str | None) -> tuple[Family, Sizes]:
-    """Return what a config.json describes; quantization: of the weights, None for floats."""
+def read_family(
+    config: Mapping[str, Any], quantization: str | None, specs: Sequence[TensorSpec] = ()
+) -> tuple[Family, Sizes]:
+    """Return what a config.json describes.
+
+    quantization: of the weights, None for floats. specs: the checkpoint's headers, by which it is
+    seen whether its weights are those that the config describes.
+    """
     name, kind = architecture(config), str(config.get("model_type") or "")
     try:
         decoder = read_decoder(config)
@@ -34,6 +42,12 @@ def read_family(config: Mapping[str, Any], quantization: str | None) -> tuple[Fa
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as fault:
         why = f"config.json cannot be read: {type(fault).__name__}: {fault}"
         return _family(name, kind, why, quantization), _sizes(config)
+    family = _family(name, decoder.type, "", quantization)
+    if specs and quantization is None:
+        try:
+            Parts(decoder, {spec.name: spec for spec in specs}).check()
+        except Refused as fault:
+            family = Family(name, decoder.type, None, f"it {fault.what}")
     sizes = Sizes(
         layers=len(decoder.layers),
         hidden=decoder.hidden,
@@ -45,7 +59,7 @@ def read_family(config: Mapping[str, Any], quantization: str | None) -> tuple[Fa
         context=decoder.context,
         tied=decoder.tied,
     )
-    return _family(name, decoder.type, "", quantization), sizes
+    return family, sizes
 
 
 def _family(name: str, kind: str, why: str, quantization: str | None) -> Family:

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from drupe.core.errors import Refused
 from drupe.export.slow_nodes import slow_nodes
 from drupe.inspect.inspection import Graph, GridOfNodes, SlowNodes, Weight
-from drupe.inspect.weights import COUNTS, TABLES, part_of
+from drupe.inspect.weights import COUNTS, OTHER, TABLES, part_of
 
 AGAIN = "Copy or download the model again: this file is damaged."
 WORDS = {"FLOAT": "float32", "DOUBLE": "float64"}
@@ -46,12 +46,7 @@ def read_graph(file: Path, provider: str) -> Read:
         model = ir.load(file)
         operators = Counter(node.op_type for node in _nodes(model))
         files = [file, *_data_files(file, model)]
-        weights = [
-            _weight(value, value.const_value)
-            for graph in model.graphs()
-            for value in graph.initializers.values()
-            if value.const_value is not None
-        ]
+        weights = [_weight(value, tensor) for value, tensor in _stored(model)]
         graph = Graph(
             file=file.name,
             producer=" ".join(filter(None, (model.producer_name, model.producer_version))),
@@ -105,6 +100,22 @@ def _data_files(file: Path, model: ir.Model) -> list[Path]:
     return [file.parent / place for place in sorted(ends)]
 
 
+def _stored(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
+    """Yield each initializer; of several that are views of the same bytes the first."""
+    places = set()
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if tensor is None:
+                continue
+            if isinstance(tensor, ir.ExternalTensor):
+                place = (str(tensor.location), tensor.offset)
+                if place in places:
+                    continue
+                places.add(place)
+            yield value, tensor
+
+
 def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
     """Yield every tensor, those of constants too."""
     for graph in model.graphs():
@@ -126,9 +137,10 @@ def _leaves(place: str) -> bool:
 
 def _weight(value: ir.Value, tensor: ir.TensorProtocol) -> Weight:
     uses = list(value.uses())
-    name, size = str(value.name), tensor.nbytes
+    name, size, dtype = str(value.name), tensor.nbytes, _word(tensor.dtype)
+    if dtype in COUNTS:  # shapes, lengths, one
+        return Weight(name, dtype, 0, size, OTHER)
     part = part_of(name, *(str(use.node.name) for use in uses))
-    dtype = _word(tensor.dtype)
     for use in uses:
         node, operator = use.node, use.node.op_type
         if use.idx in BESIDE.get(operator, ()):
@@ -139,7 +151,7 @@ def _weight(value: ir.Value, tensor: ir.TensorProtocol) -> Weight:
             if operator == "MatMulNBits":  # the last block of a row may be filled in part
                 held = node.attributes["N"].as_int() * node.attributes["K"].as_int()
             return Weight(name, f"int{bits}", held, size, part)
-    return Weight(name, dtype, 0 if part == TABLES or dtype in COUNTS else tensor.size, size, part)
+    return Weight(name, dtype, 0 if part == TABLES else tensor.size, size, part)
 
 
 def _word(dtype: ir.DataType) -> str:

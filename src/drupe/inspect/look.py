@@ -91,11 +91,12 @@ def _checkpoint(folder: Path) -> Inspection:
         raise Refused(str(folder), what, "Give the folder that holds the weights, too.")
     told = described_quantization(config)
     quantization = _quantization(told)
-    family, sizes = read_family(config, quantization) if config else (None, None)
+    specs = _specs(files)
+    family, sizes = read_family(config, quantization, specs) if config else (None, None)
     return Inspection(
         path=str(folder),
         kind="hf",
-        weights=summed(stored_weights(_specs(files), told), files),
+        weights=summed(stored_weights(specs, told), files),
         family=family,
         sizes=sizes,
         quantization=quantization,
