@@ -103,7 +103,11 @@ WHEN_USED = {
     "drupe.inspect.graph": {"onnx_ir"},
     "drupe.systems.azureml.job": {"azure"},
     "drupe.systems.azureml.workspace": {"azure"},
-    **{f"drupe.systems.ray.{name}": {"ray"} for name in ("cluster", "desk", "driver", "files")},
+    "drupe.systems.ray.cluster": {"ray"},
+    "drupe.systems.ray.desk": {"ray"},
+    "drupe.systems.ray.driver": {"ray"},
+    "drupe.systems.ray.files": {"ray"},
+    "drupe.systems.ray.placement": {"ray"},
 }
 FEW_LINES = 400
 # Programs that are delivered with a model: no modules of ours, and nothing of ours is with them.

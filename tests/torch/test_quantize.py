@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from drupe.core.errors import DrupeError
-from drupe.quantize.codes import Packed, Rounded, dequantize, pack, unpack
+from drupe.quantize.codes import Packed, Rounded, dequantize, nearest, pack, unpack
 from drupe.quantize.grid import BITS, BLOCK_SIZES, Grid
 from drupe.quantize.rtn import round_to_nearest
 
@@ -121,6 +121,13 @@ def test_rounding_to_nearest_gives_the_bytes_of_onnxruntimes_quantizer(
         codes.codes.flatten(1)[:, size[1] :] = 0
         reference = pack(codes, grid)
     assert bytes_of(ours) == bytes_of(reference)
+
+
+def test_halves_go_away_from_zero_and_what_is_hardly_less_does_not() -> None:
+    values = torch.tensor([[[0.5, 0.5 - 2**-25, 1.5, 2.5, 0, 15.4, 14.5, 100]]])
+    codes = torch.empty_like(values, dtype=torch.uint8)
+    nearest(values, torch.ones(1, 1), 0.0, Grid(4, 16), codes)
+    assert codes.flatten().tolist() == [1, 0, 2, 3, 0, 15, 15, 15]
 
 
 @pytest.mark.parametrize("grid", [Grid(4, 32), Grid(8, 64, symmetric=False)], ids=str)

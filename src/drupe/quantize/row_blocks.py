@@ -33,7 +33,7 @@ def row_blocks(
     for first in range(0, rows, max(1, at_a_time)):
         part = slice(first, min(first + at_a_time, rows))
         values = buffer[: part.stop - part.start]
-        values[:, :columns] = weight[part]
+        values[:, :columns] = weight[part].detach()
         values[:, columns:] = 0
         yield part, values.view(len(values), -1, grid.block_size)
 
