@@ -18,9 +18,10 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from random_checkpoints import write_random
 
 from drupe.core.process import anonymous_bytes
 from drupe.systems.worker import ENVIRONMENT
@@ -30,7 +31,6 @@ MEGABYTE = 10**6
 ALLOWANCE_BYTES = 256 * MEGABYTE
 RANK = 16
 SEED = 0
-POOL_ELEMENTS = 2**22
 
 
 @dataclass(frozen=True)
@@ -96,40 +96,18 @@ def make(size: Size, folder: Path) -> None:
         dtype="bfloat16",
         pad_token_id=0,
     ).save_pretrained(base)
-    write_random(base, base_shapes(size), 0.02)
+    write_random(base, base_shapes(size), 0.02, shard_bytes=2**62)
     sides = {}
     for layer in range(size.layers):
         for name, (outputs, inputs) in linear_shapes(size).items():
             prefix = f"base_model.model.model.layers.{layer}.{name}"
             sides[f"{prefix}.lora_A.weight"] = (RANK, inputs)
             sides[f"{prefix}.lora_B.weight"] = (outputs, RANK)
-    write_random(adapter, sides, 0.02)
+    write_random(adapter, sides, 0.02, shard_bytes=2**62)
     (adapter / "model.safetensors").rename(adapter / "adapter_model.safetensors")
     targets = [name.rpartition(".")[2] for name in linear_shapes(size)]
     settings = {"peft_type": "LORA", "r": RANK, "lora_alpha": 32, "target_modules": targets}
     (adapter / "adapter_config.json").write_text(json.dumps(settings))
-
-
-def write_random(folder: Path, shapes: dict[str, tuple[int, ...]], deviation: float) -> None:
-    """Write one file of bfloat16 values that repeat after 4 M (what they are does not matter)."""
-    import torch
-
-    from drupe.checkpoint.header import TensorSpec
-    from drupe.checkpoint.tensors import tensor_bytes
-    from drupe.checkpoint.writer import CheckpointWriter
-
-    pool = tensor_bytes((torch.randn(POOL_ELEMENTS) * deviation).bfloat16())
-
-    def repeated(left: int) -> Iterator[memoryview]:
-        while left:
-            part = pool[: min(left, len(pool))]
-            left -= len(part)
-            yield part
-
-    specs = [TensorSpec(name, "BF16", shape) for name, shape in shapes.items()]
-    with CheckpointWriter(folder, specs, shard_bytes=2**62) as writer:
-        for spec in writer.order:
-            writer.write(spec.name, repeated(spec.size_bytes))
 
 
 def work_drupe(folder: Path, out: Path) -> None:

@@ -80,12 +80,24 @@ def make_weight(rows: int, columns: int) -> torch.Tensor:
 
 
 def in_threads(method: Method, weight: torch.Tensor, grid: Grid) -> Packed:
-    """Return the weight packed, its rows shared out as the exporter does it."""
+    """Return the weight packed: each thread writes some rows to where they belong."""
+    zero_points = grid.zero_points_shape(*weight.shape)
+    whole = Packed(
+        torch.empty(grid.packed_shape(*weight.shape), dtype=torch.uint8),
+        torch.empty(grid.scales_shape(*weight.shape)),
+        None if zero_points is None else torch.empty(zero_points, dtype=torch.uint8),
+    )
+
+    def write(first: int) -> None:
+        rows = slice(first, first + ROWS)
+        part = pack(method(weight[rows], grid), grid)
+        whole.weights[rows], whole.scales[rows] = part.weights, part.scales
+        if whole.zero_points is not None:
+            whole.zero_points[rows] = part.zero_points
+
     with ThreadPoolExecutor(THREADS) as pool:
-        parts = list(pool.map(lambda rows: pack(method(rows, grid), grid), weight.split(ROWS)))
-    zero_points = None if grid.symmetric else torch.cat([part.zero_points for part in parts])
-    weights = torch.cat([part.weights for part in parts])
-    return Packed(weights, torch.cat([part.scales for part in parts]), zero_points)
+        list(pool.map(write, range(0, len(weight), ROWS)))
+    return whole
 
 
 def by_kernel(weight: torch.Tensor, spent: Spent) -> Packed:

@@ -13,7 +13,6 @@ NEAREST = {
     "auto-opt": "`drupe run` with a config whose passes are those wanted",
     "optimize": "`drupe run` with a config whose passes are those wanted",
     "finetune": "`drupe run` with a LoRA pass",
-    "quantize": "`drupe run` with a quantizing pass, or ModelBuilder's precision",
     "capture-onnx-graph": "`drupe run` with the pass ModelBuilder",
     "generate-adapter": "`drupe run` with a LoRA pass",
     "extract-adapters": "`drupe run` with a LoRA pass: its adapter is a result of its own",

@@ -89,6 +89,7 @@ class Chain:
         self._environments: dict[str, Environment] = {}
         self._latest = INPUT
         self.steps: list[Step] = []
+        self.notes: list[str] = []
 
     def apply(self, named: NamedPass) -> None:
         """Add a pass on the latest stage, and its proof."""
@@ -142,7 +143,8 @@ class Chain:
             here = self._inputs.rows(operation, system.system.reads)
         operation = here or operation
         if self._source.found and self._source.is_shown:
-            operation = operation.settled(self._source.model)
+            operation, note = operation.settled(self._source.model)
+            self.notes += [f"{name}: {note}"] if note else []
         environment = self._environment(system)
         refusal = self._refusal(operation, reads[0], system)
         if role == "pass":

@@ -18,8 +18,8 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from drupe.chain import INPUT, Step
 from drupe.core.cache import Result, Run
@@ -31,9 +31,10 @@ from drupe.listener import Listener
 from drupe.plan import Plan
 from drupe.preflight.estimates import operation_name
 from drupe.resources.models import architectures, size_of
-from drupe.systems.follow import Followed
+from drupe.systems.follow import Followed, Tell
 
 STOP_SECONDS = 30.0  # how long a lane that is stopped may take to cancel its job
+Say = Callable[[Callable[[], None]], None]  # has the caller's thread call something
 
 
 def work_off(planned: Plan, heard: Listener, force: bool = False) -> dict[str, Result]:
@@ -79,23 +80,13 @@ def preload_of(steps: Sequence[Step], source: Model) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-@dataclass
+@dataclass(eq=False)
 class _Lane:
-    """Steps of one system in their order; followed: the job that they share, once it is made.
-
-    A context: what fails within it, also between two steps, cancels the job.
-    """
+    """Steps of one system in their order; followed: the job that they share, once it is made."""
 
     system: str
     steps: list[Step] = field(default_factory=list)
     followed: Followed | None = None
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, *fault: object) -> None:
-        if kind is not None and self.followed is not None:
-            self.followed.cancel()
 
 
 class _Dispatch:
@@ -112,6 +103,7 @@ class _Dispatch:
         self._models: dict[str, Model] = {INPUT: planned.source.model}
         self._makers = {step.stage: step for step in planned.steps if step.role == "pass"}
         self._stopping = threading.Event()
+        self._beginning = threading.Lock()  # held while a job is made: none is after the stop
 
     def lanes(self) -> list[_Lane]:
         """Return all steps in lanes, in their order."""
@@ -119,14 +111,15 @@ class _Dispatch:
         open_lane: dict[str, _Lane] = {}  # by system: the lane that still grows
         for step in self._planned.steps:
             system = step.system.name
-            joins = self._executors[system].joins and (self._force or not step.hit)
-            if joins and system in open_lane:
-                open_lane[system].steps.append(step)
-                continue
-            lane = _Lane(system, [step])
-            lanes.append(lane)
-            if step.role == "pass" and (self._force or not step.hit):
-                open_lane = {}  # lanes of other systems wait for what this one makes
+            runs = self._force or not step.hit
+            joins = runs and self._executors[system].joins
+            lane = open_lane.get(system) if joins else None
+            if lane is None:
+                lane = _Lane(system)
+                lanes.append(lane)
+            lane.steps.append(step)
+            if runs and step.role == "pass":
+                open_lane = {}  # what comes next waits for this one, which may wait for theirs
             if joins:
                 open_lane[system] = lane
         return lanes
@@ -134,11 +127,7 @@ class _Dispatch:
     def one_by_one(self) -> dict[str, Result]:
         """Work off the lanes in this thread."""
         for lane in self.lanes():
-            with lane:
-                for step in lane.steps:
-                    result = self._apply(lane, step, self._heard.started, self._heard.event)
-                    self._put_down(step, result)
-                    self._heard.finished(step, result)
+            self._work(lane, lambda call: call())
         return self._results
 
     def side_by_side(self) -> dict[str, Result]:
@@ -148,11 +137,16 @@ class _Dispatch:
             while waiting or running.lanes:
                 for lane in self._ready(waiting, running):
                     waiting.remove(lane)
-                    running.start(lane, lambda lane, say: self._work(lane, say))
+                    running.start(lane, self._work)
                 running.next_message()()
         except BaseException:
-            self._stopping.set()
-            running.join(STOP_SECONDS)
+            with self._beginning:
+                self._stopping.set()
+            for lane in running.stop(STOP_SECONDS):
+                self._heard.warning(
+                    f"{lane.steps[0].name} was to be stopped, and may still run on {lane.system}. "
+                    "End it there."
+                )
             raise
         return self._results
 
@@ -171,41 +165,33 @@ class _Dispatch:
                 ready.append(lane)
         return ready
 
-    def _work(self, lane: _Lane, say: Callable[[Callable[[], None]], None]) -> None:
-        """Work off a lane in a thread; `say` has the caller's thread call something."""
-        with lane:
+    def _work(self, lane: _Lane, say: Say) -> None:
+        """Work off a lane; what fails, also between two steps, cancels its job."""
+        step = lane.steps[0]
+        try:
             for step in lane.steps:
-                result = self._apply(
-                    lane,
-                    step,
-                    lambda step: say(lambda: self._heard.started(step)),
-                    lambda step, event: say(lambda: self._heard.event(step, event)),
-                )
+                result = self._apply(lane, step, say)
                 # The next step of this lane reads what this one made: it is put down here.
                 self._put_down(step, result)
-                say(lambda step=step, result=result: self._heard.finished(step, result))  # type: ignore[misc]
+                say(partial(self._heard.finished, step, result))
+        except BaseException:
+            if lane.followed is not None:
+                lane.followed.cancel(self._teller(step, say))
+            raise
 
     def _put_down(self, step: Step, result: Result) -> None:
         self._results[step.name] = result
         if step.role == "pass":
             self._models[step.stage] = result.model
 
-    def _apply(
-        self,
-        lane: _Lane,
-        step: Step,
-        started: Callable[[Step], None],
-        event: Callable[[Step, dict[str, Any]], None],
-    ) -> Result:
+    def _apply(self, lane: _Lane, step: Step, say: Say) -> Result:
         """Return the step's result: from the cache, or by its system."""
         read = tuple(self._models[name] for name in step.reads)
-        cache = self._planned.cache
+        cache = self._planned.cache.warning_by(lambda text: say(partial(self._heard.warning, text)))
 
         def work(folder: Path) -> Run:
-            started(step)
-            if lane.followed is None:
-                lane.followed = self._follow(lane)
-            return lane.followed.step(step.key, lambda told: event(step, told))
+            say(partial(self._heard.started, step))
+            return self._job_of(lane).step(step.key, self._teller(step, say))
 
         base = read[0] if KINDS[step.operation.gives].has_base else None
         parents = tuple(model.digest for model in read)
@@ -216,9 +202,19 @@ class _Dispatch:
             note_down(step, read[0], result)
         return replace(result, model=replace(result.model, remote_code=read[0].remote_code))
 
-    def _follow(self, lane: _Lane) -> Followed:
-        batch = Batch(tuple(map(self._spec, lane.steps)), self._planned.cache.work_folder)
-        return Followed(self._executors[lane.system], batch, self._stopping.is_set)
+    def _teller(self, step: Step, say: Say) -> Tell:
+        return lambda event: say(partial(self._heard.event, step, event))
+
+    def _job_of(self, lane: _Lane) -> Followed:
+        """Return the job of a lane, which is made for the first of its steps that is to run."""
+        with self._beginning:
+            if self._stopping.is_set():
+                raise KeyboardInterrupt
+            if lane.followed is None:
+                batch = Batch(tuple(map(self._spec, lane.steps)), self._planned.cache.work_folder)
+                executor = self._executors[lane.system]
+                lane.followed = Followed(executor, batch, self._stopping.is_set)
+            return lane.followed
 
     def _spec(self, step: Step) -> StepSpec:
         return StepSpec(
@@ -246,43 +242,52 @@ class _Running:
 
     def __init__(self) -> None:
         self._messages: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
-        self.lanes: list[_Lane] = []
+        self._threads: dict[_Lane, threading.Thread] = {}
+        self._is_stopped = False
 
-    def start(
-        self,
-        lane: _Lane,
-        work: Callable[[_Lane, Callable[[Callable[[], None]], None]], None],
-    ) -> None:
+    @property
+    def lanes(self) -> list[_Lane]:
+        """The lanes that run."""
+        return list(self._threads)
+
+    def start(self, lane: _Lane, work: Callable[[_Lane, Say], None]) -> None:
         """Work a lane off in a thread of its own."""
 
         def target() -> None:
             try:
                 work(lane, self._messages.put)
             except BaseException as fault:  # noqa: BLE001  raised in the caller's thread
-                self._messages.put(lambda fault=fault: self._end(lane, fault))  # type: ignore[misc]
+                self._messages.put(partial(self._end, lane, fault))
             else:
-                self._messages.put(lambda: self._end(lane, None))
+                self._messages.put(partial(self._end, lane, None))
 
         # A daemon: one that waits for another process's lock must not keep this one from ending.
         thread = threading.Thread(target=target, name=f"lane {lane.steps[0].name}", daemon=True)
-        self.lanes.append(lane)
-        self._threads.append(thread)
+        self._threads[lane] = thread
         thread.start()
 
     def next_message(self) -> Callable[[], None]:
         """Return what a lane says next, waiting for it; to be called in this thread."""
         return self._messages.get()
 
-    def join(self, seconds: float) -> None:
-        """Wait until all threads have ended, for `seconds` at most."""
+    def stop(self, seconds: float) -> list[_Lane]:
+        """Wait until the lanes that were told to stop have ended, and hear what they still say.
+
+        seconds: how long at most. A lane that has no job waits for another process's, and is not
+        waited for. Return the lanes that have not ended.
+        """
+        self._is_stopped = True
         end = time.monotonic() + seconds
-        for thread in self._threads:
+        begun = {lane: thread for lane, thread in self._threads.items() if lane.followed}
+        for thread in begun.values():
             thread.join(max(0.0, end - time.monotonic()))
+        while not self._messages.empty():
+            self._messages.get()()
+        return [lane for lane, thread in begun.items() if thread.is_alive()]
 
     def _end(self, lane: _Lane, fault: BaseException | None) -> None:
-        self.lanes.remove(lane)
-        if fault is not None:
+        del self._threads[lane]
+        if fault is not None and not self._is_stopped:
             raise fault
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,17 @@ def run(
         else load(Path(config), system, target, output, settings, strict=strict)
     )
     planned, findings = _draft(workflow, heard)
-    if prepare(planned, heard, force):
-        planned, findings = _draft(workflow, heard)  # with the versions that are known now
+    kept = planned.kept
+    with planned.cache.using(kept) if kept else nullcontext():
+        if prepare(planned, heard, force):
+            planned, findings = _draft(workflow, heard)  # with the versions that are known now
+        return _planned(planned, findings, heard, force, started)
+
+
+def _planned(
+    planned: Plan, findings: list[Finding], heard: Listener, force: bool, started: float
+) -> Outcome:
+    """Tell the plan, and do it."""
     if force:
         check_writable(planned.cache.folder, CACHE_FIELD)
     heard.planned(planned)
@@ -114,10 +124,11 @@ def keep_quota(planned: Plan, heard: Listener) -> None:
     if sweep is None:
         return
     if sweep.freed_bytes:
-        count = len(sweep.results)
+        count, others = len(sweep.results), len(sweep.provisions)
+        beside = f" and {others} of what is kept for systems and resources" if others else ""
         heard.note(
-            f"The cache's quota is {quota}: {count} result{'s' if count != 1 else ''} not used for "
-            f"longest went, {size(sweep.freed_bytes)}."
+            f"The cache's quota is {quota}: {count} result{'s' if count != 1 else ''}{beside} not "
+            f"used for longest went, {size(sweep.freed_bytes)}."
         )
     if sweep.left_bytes > read_bytes(quota):
         heard.warning(

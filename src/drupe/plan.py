@@ -10,7 +10,7 @@ its fields name, and the keys of what it works on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,9 +25,10 @@ from drupe.core.files import check_writable
 from drupe.core.model import Model
 from drupe.core.operation import Operation
 from drupe.core.resource import AzureMLClient, Remote
-from drupe.core.system import Setting
+from drupe.core.system import NamedSystem, Setting
 from drupe.resources.inputs import Inputs
 from drupe.resources.models import Located
+from drupe.resources.remote import Unfilled
 
 CACHE_FIELD = "engine.cache_dir"
 
@@ -37,6 +38,7 @@ class Plan:
     """All that will be done, in order.
 
     blockers: why it cannot be, as far as planning finds it. settings: of each system, by its name.
+    fetched: the digests of what was brought from elsewhere.
     """
 
     workflow: Workflow
@@ -46,11 +48,19 @@ class Plan:
     notes: tuple[str, ...]
     blockers: tuple[DrupeError, ...] = ()
     settings: Mapping[str, Setting] = field(default_factory=dict)
+    fetched: frozenset[str] = frozenset()
 
     @property
     def to_run(self) -> tuple[Step, ...]:
         """The steps whose results are not in the cache."""
         return tuple(step for step in self.steps if not step.hit)
+
+    @property
+    def kept(self) -> set[str]:
+        """What of the cache is used beside results, in the words of `Cache.using`."""
+        systems = {step.system.name: step.system.system for step in self.steps}
+        own = [each.keeps(self.settings[name]) for name, each in systems.items()]
+        return set(self.fetched).union(*own)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -115,15 +125,24 @@ def draft(
     for index, named in enumerate(workflow.passes):
         chain.apply(named)
         chain.measure(named.name, first=False, last=index == len(workflow.passes) - 1)
-    if any(each.system.client() is not None for each in used):
-        asked.add(workflow.workspace.note)
-    notes += sorted(asked)
-    planned = Plan(workflow, source, cache, tuple(chain.steps), tuple(notes), settings=settings)
+    notes += [*chain.notes, *sorted({*asked, *_workspace_notes(workflow, used)})]
+    steps, used_there = tuple(chain.steps), frozenset(inputs.used)
+    planned = Plan(
+        workflow, source, cache, steps, tuple(notes), settings=settings, fetched=used_there
+    )
     told = any(fault.where == CACHE_FIELD for fault in blockers.found)
     if planned.to_run and not told:  # a cache that cannot be written serves what it holds
         with blockers:
             check_writable(cache.folder, CACHE_FIELD)
-    return replace(planned, blockers=tuple(placed(fault, workflow) for fault in blockers.found))
+    return replace(
+        planned, blockers=tuple(placed(fault, workflow) for fault in _told_once(blockers.found))
+    )
+
+
+def _told_once(found: list[DrupeError]) -> list[DrupeError]:
+    """Return faults without those of a placeholder that the config's own faults have named."""
+    named = "\n".join(fault.what for fault in found if not isinstance(fault, Unfilled))
+    return [fault for fault in found if not (isinstance(fault, Unfilled) and fault.value in named)]
 
 
 def placed(fault: DrupeError, workflow: Workflow) -> DrupeError:
@@ -192,6 +211,15 @@ def _client(
     client = workflow.workspace.needed(where)
     told.add(workflow.workspace.note)
     return client
+
+
+def _workspace_notes(workflow: Workflow, used: list[NamedSystem]) -> Iterator[str]:
+    """Yield which workspace was found, where a system is in it or a package is sent there."""
+    found = workflow.workspace.client
+    clients = [each.system.client() for each in used]
+    clients += [found for package in workflow.engine.packaging_config if package.is_sent]
+    if found and any(each and each.triple == found.triple for each in clients):
+        yield workflow.workspace.note
 
 
 def _needs_tokenizer(workflow: Workflow, metrics: list[NamedMetric]) -> bool:

@@ -53,11 +53,25 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Job, subprocess.Comp
     return job, job.run()
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> Job:
-    """Return the page's own config, its two paths present."""
-    folder = tmp_path / "page"
-    folder.mkdir()
+def short_demo(folder: Path, steps: int, rows: int, **engine: Any) -> Job:
+    """Return a copy of the demo with so many training steps, and phrases to measure on."""
+    example = EXAMPLES / "phi3-emotion"
+    for name in ("model", "dataset"):
+        shutil.copytree(example / name, folder / name)
+    shutil.copy(example / "app.py", folder)
+    for file in (folder / "dataset").glob("heldout-*.json"):
+        file.write_text("\n".join(file.read_text().splitlines()[:rows]) + "\n")
+    config: dict[str, Any] = json.loads((example / "olive-config.json").read_text())
+    arguments = config["passes"]["lora"]["config"]["training_args"]
+    arguments |= {"max_steps": steps, "evaluation_strategy": "no"}
+    config["engine"] |= engine
+    job = Job(folder, folder / "olive-config.json")
+    job.config.write_text(json.dumps(config))
+    return job
+
+
+def page_in(folder: Path) -> Job:
+    """Return the page's own config in an empty folder, its two paths present."""
     shutil.copy(EXAMPLES / "page" / "olive-config.json", folder)
     example = EXAMPLES / "phi3-emotion"
     shutil.copytree(example / "model", folder / "model-cache" / "microsoft" / "phi-3-mini")

@@ -9,7 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.e2e.conftest import DRUPE, Job
+from tests.e2e.conftest import DRUPE, Job, page_in
 
 SAVE_STEPS = 4
 
@@ -36,7 +36,8 @@ def checkpoints(folder: Path) -> list[Path]:
     return list(folder.glob("cache/work/*/scratch/**/complete.json"))
 
 
-def test_goes_on_from_the_last_checkpoint_and_ends_in_the_same_bytes(page: Job) -> None:
+def test_goes_on_from_the_last_checkpoint_and_ends_in_the_same_bytes(tmp_path: Path) -> None:
+    page = page_in(tmp_path)
     prepare(page)
     words = ["run", "olive-config.json", "--system", "local", "--target", "cpu"]
     client = subprocess.Popen(

@@ -15,11 +15,10 @@ import string
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import DRUPE, EXAMPLES, Job
+from tests.e2e.conftest import DRUPE, Job, short_demo
 
 # Every Python process writes down what it asks the network for, and goes on.
 HOOK = """
@@ -101,18 +100,7 @@ def cut(tmp_path: Path) -> Cut:
 @pytest.fixture
 def short(tmp_path: Path) -> Job:
     """Return the demo's job with two training steps and forty phrases to measure on."""
-    folder, example = tmp_path / "job", EXAMPLES / "phi3-emotion"
-    shutil.copytree(example / "model", folder / "model")
-    shutil.copytree(example / "dataset", folder / "dataset")
-    for file in (folder / "dataset").glob("heldout-*.json"):
-        file.write_text("\n".join(file.read_text().splitlines()[:40]) + "\n")
-    config: dict[str, Any] = json.loads((example / "olive-config.json").read_text())
-    arguments = config["passes"]["lora"]["config"]["training_args"]
-    arguments |= {"max_steps": 2, "evaluation_strategy": "no"}
-    config["engine"] |= {"output_dir": "output", "evaluate": "ends"}
-    job = Job(folder, folder / "olive-config.json")
-    job.config.write_text(json.dumps(config))
-    return job
+    return short_demo(tmp_path / "job", 2, 40, output_dir="output", evaluate="ends")
 
 
 def holding(folder: Path, secret: str) -> list[Path]:

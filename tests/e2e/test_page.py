@@ -6,7 +6,15 @@ import json
 import subprocess
 from pathlib import Path
 
-from tests.e2e.conftest import DRUPE, Job
+import pytest
+
+from tests.e2e.conftest import DRUPE, Job, page_in
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    """Return the page's config; what one test has trained the next one finds in the cache."""
+    return page_in(tmp_path_factory.mktemp("page"))
 
 
 def test_runs_unchanged(page: Job) -> None:

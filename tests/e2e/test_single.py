@@ -21,6 +21,9 @@ def test_one_step_after_the_other(tmp_path: Path) -> None:
         assert ended.returncode == 0, ended.stdout + ended.stderr
         return ended.stdout
 
+    def digest_of(output: str) -> str:
+        return str(json.loads((tmp_path / output / "report.json").read_text())["digest"])
+
     text = ["--text-template", "### Text: {phrase}\n### The tone is:\n{tone}"]
     short = ["--max-steps", "4", "--max-seq-len", "64", "--learning-rate", "5e-3"]
     data = ["--data", "rows.jsonl", *text, *short]
@@ -32,6 +35,8 @@ def test_one_step_after_the_other(tmp_path: Path) -> None:
     assert "\n  Export it: drupe export merged --precision int4 -o DIR" in refused.stderr
     done("export", "merged", "--precision", "int4", "--int4-block-size", "64", "-o", "int4")
     done("apply", "ModelBuilder", "merged", "--precision", "fp32", "-o", "fp32")
+    done("quantize", "merged", "--int4-block-size", "64", "-o", "quantized")
+    assert digest_of("quantized") == digest_of("int4"), "the same work by a shorter name"
     assert done("chat", "int4", "--prompt", "The lamp went out.", "--max-length", "24").strip()
     merged = json.loads((tmp_path / "merged" / "report.json").read_text())
     assert merged["stages"][-1]["facts"]["base"] == "dequantized"

@@ -40,8 +40,12 @@ class Environment:
         return self.folder / SCRIPTS / name
 
     def install(self, *words: str) -> None:
-        """Install by this environment's pip, the versions those of constraints.txt."""
+        """Install by this environment's pip, the versions those of constraints.txt.
+
+        Nothing is compiled ahead: of torch's files few are imported here.
+        """
         command = [*PIP, "--python", str(self.program("python")), "install", "--quiet"]
+        command += ["--no-compile"]
         done = run(*command, "--constraint", str(ROOT / "constraints.txt"), *words)
         if done.returncode and UNREACHABLE.search(done.stderr):
             pytest.skip(f"no package index can be reached: {done.stderr.strip()[-200:]}")

@@ -102,15 +102,14 @@ def test_alone_it_looks_and_plans_and_tells_what_is_absent(
 
 def test_cpu_exports_and_answers(built: Built, environment: Environment, tmp_path: Path) -> None:
     environment.install(f"drupe[cpu] @ {built.wheel.as_uri()}")
-    assert environment.findings()["[cpu]"]["state"] == "fine"
-    assert environment.findings()["CPUExecutionProvider"]["found"] == "loads and runs"
-    for precision in ("fp32", "int4"):
-        (tmp_path / precision).mkdir()
-        passes = {"builder": {"type": "ModelBuilder", "precision": precision}}
-        folder = job(tmp_path / precision, passes)
-        environment.drupe("run", *TINY, folder=folder)
-        words = ("chat", "output", "--prompt", "The lamp went out.", "--max-length", "24")
-        assert environment.drupe(*words, folder=folder).stdout.strip()
+    findings = environment.findings()
+    assert findings["[cpu]"]["state"] == "fine"
+    assert findings["CPUExecutionProvider"]["found"] == "loads and runs"
+    # fp32 needs nothing that int4 does not.
+    folder = job(tmp_path, {"builder": {"type": "ModelBuilder", "precision": "int4"}})
+    environment.drupe("run", *TINY, folder=folder)
+    words = ("chat", "output", "--prompt", "The lamp went out.", "--max-length", "24")
+    assert environment.drupe(*words, folder=folder).stdout.strip()
 
 
 def test_finetune_tunes_and_merges(built: Built, environment: Environment, tmp_path: Path) -> None:
@@ -132,7 +131,7 @@ def test_finetune_tunes_and_merges(built: Built, environment: Environment, tmp_p
     ("extra", "modules"),
     [
         ("eval", ["lm_eval"]),
-        ("ray", ["ray"]),
+        ("ray", ["ray", "ray.util.client"]),
         ("azureml", ["azure.ai.ml", "azure.identity", "azure.keyvault.secrets"]),
     ],
 )

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from drupe.checkpoint.header import ELEMENT_BYTES
+
 SHAPES = {"weight": (4,)}
 PHI3 = {
     "model.embed_tokens.weight": (6, 2),
@@ -18,13 +20,13 @@ PHI3 = {
 }
 
 
-def safetensors(shapes: Mapping[str, Sequence[int]] = SHAPES) -> bytes:
-    """Return a file of weights with tensors of zeros, a byte an element."""
+def safetensors(shapes: Mapping[str, Sequence[int]] = SHAPES, dtype: str = "U8") -> bytes:
+    """Return a file of weights with tensors of zeros."""
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, shape in shapes.items():
-        begin, end = end, end + math.prod(shape)
-        header[name] = {"dtype": "U8", "shape": shape, "data_offsets": [begin, end]}
+        begin, end = end, end + math.prod(shape) * ELEMENT_BYTES[dtype]
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + bytes(end)
 

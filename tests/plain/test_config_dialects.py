@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from drupe.config.dialects import Note, names, upgrade
+from drupe.config.dialects.builder import BUILDER_ALONE, WORDS
 from drupe.config.dialects.harmless import LORA
 from drupe.config.dialects.known import Refusal
 from drupe.config.dialects.trainer import TRAINING
@@ -34,6 +35,15 @@ def data(fields: dict[str, Any]) -> dict[str, Any]:
 
 def lora(fields: dict[str, Any]) -> dict[str, Any]:
     return {"passes": {"lora": {"type": "LoRA", **fields}}}
+
+
+def builder(fields: dict[str, Any]) -> dict[str, Any]:
+    return {"passes": {"b": {"type": "ModelBuilder", "precision": "int4", **fields}}}
+
+
+def chain(*passes: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return a config of passes that are called as their types."""
+    return {"passes": {kind: {"type": kind, **fields} for kind, fields in passes}}
 
 
 GPU = {"device": "gpu", "execution_providers": ["CUDAExecutionProvider"]}
@@ -279,6 +289,130 @@ CASES: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
     "N10 null": ([], {"engine": {"search_strategy": None}}, {"engine": {}}),
     "N10 empty": ([], {"engine": {"search_strategy": {}}}, {"engine": {}}),
     "N10 a search": (["N10"], {"engine": {"search_strategy": {"sampler": "tpe"}}}, {"engine": {}}),
+    "N17 default": (
+        ["N17"],
+        builder({"int4_algo_config": "default", "int4_is_symmetric": False}),
+        builder({"rounding": "rtn", "int4_is_symmetric": False}),
+    ),
+    "N17 rtn": (["N17"], builder({"int4_algo_config": "rtn"}), builder({"rounding": "rtn"})),
+    "N17 k_quant": (
+        ["N17"],
+        builder({"int4_algo_config": "k_quant"}),
+        builder({"rounding": "mse", "int4_is_symmetric": False}),
+    ),
+    "N17 k_quant is never symmetric": (
+        ["N17", "N17"],
+        builder({"int4_algo_config": "k_quant", "int4_is_symmetric": True}),
+        builder({"rounding": "mse", "int4_is_symmetric": False}),
+    ),
+    "N17 operators": (
+        ["N17"],
+        builder({"int4_op_types_to_quantize": ["MatMul"]}),
+        builder({}),
+    ),
+    "N17 operators, embeddings among them": (
+        ["N17"],
+        builder({"int4_op_types_to_quantize": ["MatMul", "Gather"]}),
+        builder({"quantize_embeddings": True}),
+    ),
+    "N17 extra_options": (
+        ["N17", "N17", "N17", "N17", "N17", "N17", "N17"],
+        builder(
+            {
+                "extra_options": {
+                    "block_size": "64",
+                    "int4_accuracy_level": 4,
+                    "is_symmetric": "0",
+                    "exclude_embeds": "true",
+                    "int4_op_types_to_quantize": "MatMul/Gather",
+                    "algo_config": None,
+                }
+            }
+        ),
+        builder(
+            {
+                "int4_block_size": 64,
+                "int4_accuracy_level": 4,
+                "int4_is_symmetric": False,
+                "exclude_embeds": True,
+                "quantize_embeddings": True,
+            }
+        ),
+    ),
+    "N17 null": (
+        [],
+        builder({"int4_algo_config": None, "int4_is_symmetric": None, "extra_options": None}),
+        builder({}),
+    ),
+    "N18 Rtn": (
+        ["N18", "N18"],
+        chain(("LoRA", {}), ("Rtn", {"bits": 4, "sym": True}), ("ModelBuilder", {})),
+        chain(
+            ("LoRA", {}),
+            (
+                "ModelBuilder",
+                {
+                    "precision": "int4",
+                    "int4_block_size": 128,
+                    "int4_is_symmetric": True,
+                    "rounding": "rtn",
+                },
+            ),
+        ),
+    ),
+    "N18 KQuant": (
+        ["N18"],
+        chain(
+            ("KQuant", {"bits": 8, "lm_head": True, "embeds": True, "overrides": {}}),
+            ("ModelBuilder", {"precision": "int8", "int4_block_size": 32}),
+        ),
+        chain(
+            (
+                "ModelBuilder",
+                {
+                    "precision": "int8",
+                    "int4_block_size": 32,
+                    "int4_is_symmetric": False,
+                    "rounding": "mse",
+                    "quantize_embeddings": True,
+                },
+            ),
+        ),
+    ),
+    "N18 OnnxBlockWiseRtnQuantization": (
+        ["N18"],
+        chain(
+            ("ModelBuilder", {"precision": "fp16"}),
+            ("OnnxBlockWiseRtnQuantization", {"block_size": 32, "axis": 1, "accuracy_level": 4}),
+        ),
+        chain(
+            (
+                "ModelBuilder",
+                {
+                    "precision": "int4",
+                    "int4_block_size": 32,
+                    "int4_is_symmetric": True,
+                    "rounding": "rtn",
+                    "int4_accuracy_level": 4,
+                },
+            ),
+        ),
+    ),
+    "N18 OnnxKQuantQuantization": (
+        ["N18"],
+        chain(("ModelBuilder", {"precision": "fp32"}), ("OnnxKQuantQuantization", {})),
+        chain(
+            (
+                "ModelBuilder",
+                {
+                    "precision": "int4",
+                    "int4_block_size": 32,
+                    "int4_is_symmetric": False,
+                    "rounding": "mse",
+                },
+            ),
+        ),
+    ),
     "N10 true": (["N10"], {"engine": {"search_strategy": True}}, {"engine": {}}),
 }
 
@@ -400,3 +534,152 @@ def test_an_old_name_that_says_the_same_as_the_new_one_is_dropped(upgraded: Any)
     root, told = upgraded(lora({"lora_r": 4, "r": 4}))
     assert root["passes"]["lora"] == {"type": "LoRA", "r": 4, "lora_dropout": 0.0}
     assert [note.level for note in told] == ["note"]
+
+
+def faults(told: list[Note]) -> list[tuple[str, str]]:
+    return [(note.text, note.remedy) for note in told if note.level == "fault"]
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_what_the_builder_cannot_be_asked_for_is_a_fault(name: str, upgraded: Any) -> None:
+    known = WORDS[name]
+    assert isinstance(known, Refusal)
+    for fields, path in (({name: ["x"]}, name), ({"extra_options": {name: ["x"]}}, name)):
+        if name in ("metadata_only", "search") and "extra_options" in fields:
+            continue  # of Olive's own
+        _, told = upgraded(builder(fields))
+        text = f'passes.b.{path} {known.what} (["x"]), which is not done here'
+        where = "passes.b.extra_options" if "extra_options" in fields else "passes.b"
+        assert faults(told) == [(text.replace("passes.b", where, 1), known.remedy)]
+    (note,) = upgraded(builder({name: None}))[1]
+    assert note.level == "note", "null asks for nothing"
+
+
+@pytest.mark.parametrize("written", ["k_quant_mixed", "rtn_last", "k_quant_last"])
+def test_layers_on_grids_of_their_own_are_a_fault(written: str, upgraded: Any) -> None:
+    root, told = upgraded(builder({"int4_algo_config": written}))
+    text = (
+        f'passes.b.int4_algo_config gives some layers more bits than others ("{written}"), which '
+        "is not done here"
+    )
+    remedy = 'Write "rounding": "mse" (the least squared error) or "rtn" (to nearest).'
+    assert faults(told) == [(text, remedy)]
+    assert root == builder({})
+
+
+@pytest.mark.parametrize(
+    ("fields", "text", "remedy"),
+    [
+        (
+            {"int4_algo_config": {"a": 1}},
+            'passes.b.int4_algo_config is not known ({"a": 1}), which is not done here',
+            'Write "rounding": "mse" (the least squared error) or "rtn" (to nearest).',
+        ),
+        (
+            {"int4_algo_config": "k_quant", "rounding": "rtn"},
+            'passes.b.int4_algo_config is "mse", but passes.b.rounding (config.json:7) is "rtn"',
+            "Keep one of them.",
+        ),
+        (
+            {"int4_op_types_to_quantize": ["Conv"]},
+            'passes.b.int4_op_types_to_quantize is ["Conv"], which is not done here',
+            'Write "quantize_embeddings": true for Gather; MatMul is always among them.',
+        ),
+        (
+            {"extra_options": {"hf_token": "hf_ofsomebody"}},
+            (
+                "passes.b.extra_options.hf_token is an option of ONNX Runtime GenAI's builder "
+                "without a field"
+            ),
+            BUILDER_ALONE,
+        ),
+        (
+            {"int4_block_size": 32, "extra_options": {"block_size": "64"}},
+            (
+                "passes.b.extra_options.block_size is 64, but passes.b.int4_block_size "
+                "(config.json:6) is 32"
+            ),
+            "Keep one of them.",
+        ),
+    ],
+)
+def test_a_word_of_the_builder_that_is_not_honoured(
+    fields: dict[str, Any], text: str, remedy: str, upgraded: Any
+) -> None:
+    assert faults(upgraded(builder(fields))[1]) == [(text, remedy)]
+
+
+INSTEAD = (
+    '"precision": "int4", "int4_block_size": 128, "int4_is_symmetric": false, "rounding": "rtn"'
+)
+
+
+@pytest.mark.parametrize(
+    ("config", "text", "remedy"),
+    [
+        (
+            chain(("Rtn", {}), ("LoRA", {})),
+            (
+                'passes.Rtn.type "Rtn" rounds weights, which ModelBuilder does as it exports, and '
+                "none follows it"
+            ),
+            f'Write a pass {{"type": "ModelBuilder", {INSTEAD}}} in its place.',
+        ),
+        (
+            chain(("OnnxKQuantQuantization", {}), ("ModelBuilder", {"precision": "fp32"})),
+            (
+                'passes.OnnxKQuantQuantization.type "OnnxKQuantQuantization" rounds weights, which '
+                "ModelBuilder does as it exports, and none comes before it"
+            ),
+            f'Write a pass {{"type": "ModelBuilder", {INSTEAD}}} in its place.'.replace(
+                "128", "32"
+            ).replace("rtn", "mse"),
+        ),
+        (
+            chain(("Rtn", {}), ("ModelBuilder", {"precision": "fp16"})),
+            (
+                'passes.Rtn.type "Rtn" asks for precision "int4", but '
+                'passes.ModelBuilder.precision (config.json:8) is "fp16"'
+            ),
+            f"Write {INSTEAD} there.",
+        ),
+        (
+            chain(("Rtn", {"bits": 3}), ("ModelBuilder", {})),
+            "passes.Rtn.bits is 3; weights are exported in 4 or 8 bits",
+            'Write "bits": 4 or 8.',
+        ),
+        (
+            chain(("Rtn", {"overrides": {"a": {"bits": 8}}}), ("ModelBuilder", {})),
+            (
+                'passes.Rtn.overrides gives some layers another grid ({"a": {"bits": 8}}), which '
+                "is not done here"
+            ),
+            "Leave it out.",
+        ),
+        (
+            chain(("Rtn", {"sise": 1}), ("ModelBuilder", {})),
+            "passes.Rtn.sise has no counterpart (1), which is not done here",
+            "Leave it out.",
+        ),
+    ],
+)
+def test_a_pass_that_rounds_weights_and_cannot_be_honoured(
+    config: dict[str, Any], text: str, remedy: str, upgraded: Any
+) -> None:
+    root, told = upgraded(config)
+    assert faults(told) == [(text, remedy)]
+    assert "Rtn" not in root["passes"], "it is told once"
+
+
+def test_what_a_pass_that_rounds_weights_is_read_as(upgraded: Any) -> None:
+    _, told = upgraded(chain(("Rtn", {}), ("ModelBuilder", {})))
+    assert [(note.level, note.text) for note in told] == [
+        ("note", f'passes.Rtn.type "Rtn" is read as fields of passes.ModelBuilder: {INSTEAD}'),
+        (
+            "warning",
+            (
+                'passes.Rtn.type "Rtn" leaves the head as it is; ModelBuilder quantizes it as the '
+                "other layers"
+            ),
+        ),
+    ]

@@ -25,9 +25,8 @@ def conda(*lines: str, python: str = "python=3.11") -> str:
     return f"dependencies:\n  - {python}\n  - pip\n  - pip:\n{pip}"
 
 
-@pytest.fixture
-def azure(workspace: Workspace) -> Workspace:
-    """A config whose target is an AzureML system that lacks nothing."""
+def on_azure(workspace: Workspace) -> Workspace:
+    """Have the target be an AzureML system that lacks nothing."""
     container = {"base_image": "image", "conda_file_path": "conda.yaml"}
     workspace.config["systems"] = {
         "aml": {
@@ -41,6 +40,11 @@ def azure(workspace: Workspace) -> Workspace:
     workspace.config["azureml_client"] = dict(CLIENT)
     (workspace.folder / "conda.yaml").write_text(conda())
     return workspace
+
+
+@pytest.fixture
+def azure(workspace: Workspace) -> Workspace:
+    return on_azure(workspace)
 
 
 def warned(workspace: Workspace, **arguments: Any) -> list[str]:
@@ -99,46 +103,6 @@ def test_a_token_without_a_key_vault(azure: Workspace) -> None:
     )
     (azure.folder / "conda.yaml").write_text(conda("azure-identity", "azure-keyvault-secrets"))
     assert unready(azure) == []
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["Your Azure Resource Group", "your token", "<compute name>", "TODO", "xxxx", "[Your x]"],
-)
-def test_a_placeholder(text: str, azure: Workspace) -> None:
-    system(azure)["aml_compute"] = text
-    words = f'systems.aml.aml_compute is still a placeholder ("{text}")'
-    assert unready(azure) == [words]
-
-
-@pytest.mark.parametrize("text", ["yours", "gpu-cluster", "youth", "mytodo"])
-def test_no_placeholder(text: str, azure: Workspace) -> None:
-    system(azure)["aml_compute"] = text
-    assert unready(azure) == []
-
-
-def test_a_placeholder_of_the_workspace(azure: Workspace) -> None:
-    azure.config["azureml_client"]["workspace_name"] = "Your workspace"
-    words = 'azureml_client.workspace_name is still a placeholder ("Your workspace")'
-    assert unready(azure) == [words]
-    assert unready(azure, system="local") == []
-
-
-def test_a_placeholder_of_a_resource_counts_where_it_is_read(azure: Workspace) -> None:
-    files = {"type": "azureml_datastore", "datastore_name": "d", "relative_path": "Your data"}
-    azure.config["data_configs"] = [
-        {"name": "rows", "load_dataset_config": {"data_files": files}},
-    ]
-    assert unready(azure) == []
-    assert warned(azure) == []
-    azure.config["input_model"]["model_path"] = {
-        "type": "azureml_model",
-        "name": "<model>",
-        "version": 1,
-    }
-    assert unready(azure) == [
-        'input_model.model_path.name is still a placeholder ("<model>")',
-    ]
 
 
 def test_what_is_not_used_is_not_looked_at(azure: Workspace) -> None:

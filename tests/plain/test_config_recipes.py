@@ -74,6 +74,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "resources.json": ("", []),
+    "quantizers-today.json": ("N14 N17 N18", []),
     "pair.json": ("N15 N2 N4 N6", []),
 }
 
@@ -199,3 +200,10 @@ def test_a_warning_is_a_fault_under_strict() -> None:
         "components-061.json:26",
         "passes.lora.config.double_quant has no effect under LoRA; for a 4-bit base write QLoRA",
     ) in told
+
+
+def test_a_pass_that_rounds_weights_is_one_with_the_export() -> None:
+    (export,) = steps("quantizers-today.json").values()
+    assert (export.precision, export.int4_block_size, export.int4_accuracy_level) == ("int4", 32, 4)
+    assert (export.rounding, export.int4_is_symmetric) == ("rtn", True)
+    assert export.quantize_embeddings is True

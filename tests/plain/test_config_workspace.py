@@ -105,6 +105,15 @@ def test_a_client_with_a_vault_alone_is_filled_in(tmp_path: Path) -> None:
     assert (client.workspace_name, client.keyvault_name) == ("of-the-job", "vault")
 
 
+def test_a_client_with_a_vault_alone_is_in_the_one_other_clients_workspace(tmp_path: Path) -> None:
+    systems = {"aml": {"azureml_client_config": ONE}}
+    root = config(tmp_path, azureml_client={"keyvault_name": "vault"}, systems=systems)
+    found = find_workspace(root, tmp_path, VARIABLES)
+    client = found.needed("x")
+    assert (client.workspace_name, client.keyvault_name) == ("one", "vault")
+    assert found.origin == "azureml_client and systems.aml.azureml_client_config"
+
+
 def test_a_file_that_the_client_names(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text(json.dumps(ONE))
     client = AzureMLClient(aml_config_path="mine.json", resource_group="mine")

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import drupe
+from drupe import dispatch
 from drupe.config.load import load
-from drupe.core.errors import ConfigError, StepError
+from drupe.core.cache import WAITING
+from drupe.core.errors import ConfigError, DrupeError, StepError
+from drupe.core.executor import Batch
 from drupe.core.journal import read_journal
+from drupe.core.locks import locked
 from drupe.plan import make
-from tests.plain.conftest import Workspace, tree
+from drupe.systems.local import LocalExecutor
+from tests.plain.conftest import Heard, Workspace, tree
 
 
 @pytest.fixture
@@ -220,3 +227,113 @@ def command_line(process: Path) -> bytes:
         return (process / "cmdline").read_bytes()
     except OSError:
         return b""
+
+
+def test_jobs_of_two_systems_never_wait_for_each_other(folder: Workspace) -> None:
+    """What is made there from what is made here ends the job that is made here."""
+    folder.config["systems"]["there"] = {"type": "Folder", "folder": "there"}
+    folder.config["engine"]["target"] = "there"
+    folder.passes(
+        back={"type": "Reverse"},
+        more={"type": "Append", "text": "!", "host": "there"},
+        again={"type": "Reverse"},
+    )
+    outcome = folder.run()
+    assert outcome.scores["length"].value == 10
+    assert folder.heard.finished_steps == [step.name for step in outcome.plan.steps]
+
+
+@pytest.fixture
+def held(pool: Workspace) -> Iterator[tuple[Workspace, threading.Event]]:
+    """The pool, and a step of it in the hands of another process until the event is set."""
+    metrics = pool.config["evaluators"]["all"]["metrics"]
+    metrics[:] = [{"name": "length", "type": "Length"}, {**metrics[0], "seconds": 30}]
+    [step] = [step for step in pool.plan().steps if step.name == "back: length"]
+    begun, let_go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with locked(pool.cache / "locks" / step.key):
+            begun.set()
+            let_go.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert begun.wait(10)
+    yield pool, let_go
+    let_go.set()
+    holder.join()
+
+
+def test_all_is_heard_in_the_callers_thread(
+    held: tuple[Workspace, threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, let_go = held
+    pool.config["evaluators"]["all"]["metrics"][1]["seconds"] = 0.1
+    heard_in: dict[str, threading.Thread] = {}
+
+    def hear(listener: Heard, text: str) -> None:
+        heard_in[text] = threading.current_thread()
+        let_go.set()
+
+    monkeypatch.setattr(Heard, "warning", hear)
+    pool.run()
+    assert heard_in == {WAITING: threading.current_thread()}
+
+
+def test_ctrl_c_does_not_wait_for_who_waits_for_another_process(
+    held: tuple[Workspace, threading.Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, _ = held
+
+    def interrupt(listener: Heard, text: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Heard, "warning", interrupt)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        pool.run()
+    assert time.monotonic() - began < 15
+
+
+def test_a_job_that_cannot_be_stopped_is_told_beside_the_failure(
+    pool: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(executor: LocalExecutor, batch: Batch) -> None:
+        cancel(executor, batch)
+        raise DrupeError("the pool", "does not let go of it", "End it there.")
+
+    cancel = LocalExecutor.cancel
+    monkeypatch.setattr(LocalExecutor, "cancel", refuse)
+    pool.config["evaluators"]["all"]["metrics"] = [
+        {"name": "broken", "type": "BrokenLength"},
+        {"name": "slow", "type": "SlowLength", "seconds": 30},
+    ]
+    with pytest.raises(StepError, match="BrokenLength: ValueError: no ruler"):
+        pool.run()
+    told = [event["text"] for event in pool.heard.events if event["event"] == "warning"]
+    assert told == ["It may still run: the pool: does not let go of it\n  End it there."]
+
+
+def test_a_job_that_takes_long_to_stop_is_told(
+    pool: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def linger(executor: LocalExecutor, batch: Batch) -> None:
+        stopped.wait(30)
+        cancel(executor, batch)
+        ended.set()
+
+    stopped, ended, cancel = threading.Event(), threading.Event(), LocalExecutor.cancel
+    monkeypatch.setattr(LocalExecutor, "cancel", linger)
+    monkeypatch.setattr(dispatch, "STOP_SECONDS", 0.2)
+    pool.config["evaluators"]["all"]["metrics"] = [
+        {"name": "broken", "type": "BrokenLength"},
+        {"name": "slow", "type": "SlowLength", "seconds": 30},
+    ]
+    try:
+        with pytest.raises(StepError, match="BrokenLength: ValueError: no ruler"):
+            pool.run()
+        [told] = pool.heard.warnings
+        assert told.endswith(": slow was to be stopped, and may still run on pool. End it there.")
+    finally:
+        stopped.set()
+        assert ended.wait(30)

@@ -29,6 +29,18 @@ def test_without_ray_the_extra_is_named(
         cluster.plan()
 
 
+def test_an_address_of_a_client_server_needs_grpcio(
+    cluster: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.config["systems"]["cluster"]["address"] = "ray://head:10001"
+    monkeypatch.setattr(declarations, "installed_version", {"ray": "2.60.0"}.get)
+    words = (
+        r'systems\.cluster: needs grpcio to reach ray://head:10001\n  pip install "drupe\[ray\]"'
+    )
+    with pytest.raises(Refused, match=words):
+        cluster.plan()
+
+
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 
-from drupe.cli import main
+from drupe.cli import main, quantize
 from drupe.cli.single import input_model, options_of, place_of
 from drupe.core.errors import Refused
 from drupe.finetune.passes import LoRA
@@ -132,6 +133,16 @@ def test_what_a_run_delivered_is_called_as_its_output_folder(tmp_path: Path) -> 
             ["apply", "LoRA", "m", "-o", "x", "--text-template", "{a}"],
             "--text-template: is about the rows to train on, and none are named\n  Name them: --",
         ),
+        (
+            ["quantize", "m", "-o", "x", "--precision", "fp16"],
+            "; drupe quantize writes int4 or int8\n  Write: drupe export m --precision fp16 -o x\n",
+        ),
+        (
+            ["quantize", "m", "-o", "x", "--set", "passes.quantize.precision=fp32"],
+            "--precision: is fp32, which keeps the weights as floats",
+        ),
+        (["quantize", "m", "-o", "x", "--data", "d.json"], "--data: ModelBuilder reads no rows"),
+        (["quantize", "m", "-o", "x", "--precision", "int3"], "--precision: precision: input"),
         (["merge", "m", "-o", "x"], "merge (MergeAdapterWeights): works on hf-adapter, but what"),
     ],
 )
@@ -147,6 +158,31 @@ def test_what_cannot_be_done_is_told(
     assert main(words) == 2
     assert told in capsys.readouterr().err
     assert {file.name for file in tmp_path.iterdir()} == {"m"}, "nothing was written"
+
+
+@pytest.mark.parametrize(
+    ("words", "precision", "block_size"),
+    [
+        ([], "int4", 32),
+        (["--precision", "int8"], "int8", 32),
+        (["--int4-block-size", "64"], "int4", 64),
+    ],
+)
+def test_quantizing_is_exporting_in_few_bits(
+    words: list[str], precision: str, block_size: int, tmp_path: Path
+) -> None:
+    model = make_checkpoint(tmp_path / "m", PHI3, vocab_size=6, hidden_size=2)
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    quantize.add_arguments(parser)
+    arguments, fields = parser.parse_known_args([str(model), "-o", str(tmp_path / "x"), *words])
+    arguments.fields = fields
+    (stage,) = quantize.quantizing(arguments).passes
+    assert (stage.name, stage.type) == ("quantize", "ModelBuilder")
+    fields_of_step = dict(stage.step)
+    assert (fields_of_step["precision"], fields_of_step["int4_block_size"]) == (
+        precision,
+        block_size,
+    )
 
 
 def test_options_of_a_verb_that_has_none(capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,11 @@ from job_schema import job_schema
 from loopback import Answer, Loopback, Request
 
 SUBSCRIPTION, GROUP, WORKSPACE = "11111111-2222-3333-4444-555555555555", "group", "workspace"
+NAMES = {
+    "subscription_id": SUBSCRIPTION,
+    "resource_group": GROUP,
+    "workspace_name": WORKSPACE,
+}
 TENANT, CLIENT = "99999999-2222-3333-4444-555555555555", "77777777-2222-3333-4444-555555555555"
 PASSWORD = "the-password-of-the-fake"
 ACCOUNT, CONTAINER, ARTIFACTS = "fakestorage", "azureml-blobstore", "azureml"
@@ -374,12 +379,22 @@ def _login(request: Request) -> Answer:
         return _json({"error": "invalid_client", "error_description": "AADSTS7000215"}, 401)
     scope = re.search(r"scope=https%3A%2F%2F([\w.]+)", told)
     assert scope
+    who = re.search(r"client_id=([\w-]+)", told)
     claims = {"aud": f"https://{scope[1]}", "tid": TENANT, "exp": int(time.time()) + 3600}
+    claims["appid"] = who[1] if who else "nobody"
     parts = [{"alg": "none", "typ": "JWT"}, claims, {}]
     token = ".".join(
         base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts
     )
     return _json({"token_type": "Bearer", "expires_in": 3600, "access_token": token})
+
+
+def asker(request: Request) -> str:
+    """Return the client whose token a request carries; nobody's without one."""
+    if "Authorization" not in request.headers:
+        return "nobody"
+    token = request.headers["Authorization"].removeprefix("Bearer ").split(".")[1]
+    return str(json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))["appid"])
 
 
 def _json(value: Any, status: int = 200) -> Answer:

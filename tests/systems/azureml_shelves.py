@@ -15,6 +15,7 @@ from azureml_blobs import Blobs
 from loopback import Answer, Loopback, Request
 
 REGISTRY, SHARED, ACCESS = "shared", "registrystorage", "sv=1&sig=of-the-registry"
+PUBLIC = "files.example.org"
 DISCOVERY, SERVICE = "eastus.api.azureml.ms", "cert-eastus.experiments.azureml.net"
 
 
@@ -81,14 +82,18 @@ def md5(file: Path) -> str:
 
 @dataclass
 class Shelves(fake.FakeAzure):
-    """The workspace. models: {(name, version): path in the default datastore}."""
+    """The workspace, and a host of files that anybody may read.
+
+    models: {(name, version): path in the default datastore}. public: {path: content}.
+    """
 
     models: dict[tuple[str, str], str] = field(default_factory=dict)
+    public: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.blobs = VersionedBlobs(self.folder / "blobs")
-        hosts = [*fake.HOSTS, DISCOVERY, SERVICE]
+        hosts = [*fake.HOSTS, DISCOVERY, SERVICE, PUBLIC]
         self._loopback = Loopback(self._answer, hosts, self.folder)
 
     def put(self, path: str, files: dict[str, bytes], container: str = fake.CONTAINER) -> Path:
@@ -117,6 +122,8 @@ class Shelves(fake.FakeAzure):
                     "subscriptionId": fake.SUBSCRIPTION,
                 }
             )
+        if request.host == PUBLIC:
+            return _file(self.public.get(request.path.lstrip("/")), request.headers.get("Range"))
         if request.host == SERVICE:
             return self._registry(request, words[words.index("registries") + 1 :])
         inner = request.path.removeprefix(fake.SCOPE).strip("/").split("/")
@@ -150,6 +157,17 @@ class Shelves(fake.FakeAzure):
                 given = {"credentialType": "SAS", "sasUri": f"{container}?{ACCESS}"}
                 return fake._json({"blobReferenceForConsumption": {"credential": given}})
         return fake._error(404, "UserError", f"There is no {'/'.join(words)}")
+
+
+def _file(content: bytes | None, asked: str | None) -> Answer:
+    if content is None:
+        return Answer(404)
+    headers = {"ETag": f'"{hashlib.sha1(content).hexdigest()}"', "Accept-Ranges": "bytes"}
+    if asked is None:
+        return Answer(200, {**headers, "Content-Length": str(len(content))}, content)
+    start, _, end = asked.removeprefix("bytes=").partition("-")
+    headers["Content-Range"] = f"bytes {start}-{end}/{len(content)}"
+    return Answer(206, headers, content[int(start) : int(end) + 1])
 
 
 def _model(name: str, version: str, uri: str) -> Answer:

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from azureml_fake import GROUP, SUBSCRIPTION, WORKSPACE, FakeAzure
+from azureml_fake import NAMES, FakeAzure
 
 from drupe.core.resource import AzureMLClient
 from drupe.core.system import Setting
+from drupe.resources import fetch
 from drupe.systems import follow
 from drupe.systems.azureml import executor
 from drupe.systems.azureml.declaration import AzureML
@@ -22,26 +23,32 @@ from tests.plain.conftest import (  # noqa: F401  fixtures
     workspace,
 )
 
-NAMES = {
-    "subscription_id": SUBSCRIPTION,
-    "resource_group": GROUP,
-    "workspace_name": WORKSPACE,
-}
 NEEDED = ("pydantic", "rich", "pyyaml", "packaging", "azure-identity", "azure-keyvault-secrets")
 PINS = "".join(f"      - {name}=={version(name)}\n" for name in NEEDED)
 CONDA = f"name: drupe\ndependencies:\n  - python=3.12\n  - pip\n  - pip:\n{PINS}"
 
 
 @pytest.fixture
-def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeAzure]:
-    """The service, with this process logged in to it; nobody waits for long."""
-    with FakeAzure(tmp_path / "azure") as fake:
+def log_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeAzure], None]:
+    """Return what logs this process in to a service; nobody waits for long then."""
+
+    def to(fake: FakeAzure) -> None:
         for name, value in fake.environment.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(executor, "POLL_SECONDS", 0.05)
         monkeypatch.setattr(executor, "ABSENT_SECONDS", 0.05)
         monkeypatch.setattr(executor, "LATE_SECONDS", 0.3)
         monkeypatch.setattr(follow, "FIRST_SECONDS", 0.05)
+        monkeypatch.setattr(fetch, "FIRST_SECONDS", 0.05)
+
+    return to
+
+
+@pytest.fixture
+def azure(tmp_path: Path, log_in: Callable[[FakeAzure], None]) -> Iterator[FakeAzure]:
+    """The service, with this process logged in to it."""
+    with FakeAzure(tmp_path / "azure") as fake:
+        log_in(fake)
         yield fake
 
 

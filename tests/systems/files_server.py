@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import threading
 import time
 from functools import cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.http_server import Answer, Server
 
 
-class FilesServer(ThreadingHTTPServer):
+class FilesServer(Server):
     """Serves `files`, {path: content}; a context manager. What was asked is in `asked`.
 
     md5: what it tells as a file's MD5, where that is not the true one. drops: the next so many
@@ -18,10 +18,8 @@ class FilesServer(ThreadingHTTPServer):
     status: {path: what it answers instead}.
     """
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+        super().__init__(_Answer)
         self.files: dict[str, bytes] = {}
         self.asked: list[tuple[str, str, str | None]] = []
         self.md5: dict[str, bytes] = {}
@@ -29,20 +27,10 @@ class FilesServer(ThreadingHTTPServer):
         self.drops = 0
         self.ranges = True
         self.seconds = 0.0
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
-
-    def __enter__(self) -> FilesServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *fault: object) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
 
     def url(self, path: str) -> str:
         """Return the address of a file."""
-        return f"http://127.0.0.1:{self.server_address[1]}/{path}"
+        return f"{self.address}/{path}"
 
     def bodies(self) -> list[str | None]:
         """Return the ranges that were asked for, file by file."""
@@ -54,16 +42,10 @@ def _digests(content: bytes) -> tuple[bytes, str]:
     return hashlib.md5(content).digest(), hashlib.sha1(content).hexdigest()
 
 
-class _Answer(BaseHTTPRequestHandler):
+class _Answer(Answer):
     server: FilesServer
 
-    def do_HEAD(self) -> None:
-        self._send(body=False)
-
-    def do_GET(self) -> None:
-        self._send(body=True)
-
-    def _send(self, body: bool) -> None:
+    def send(self, *, body: bool) -> None:
         path, asked = self.path.lstrip("/"), self.headers.get("Range")
         self.server.asked.append((self.command, path, asked))
         content = self.server.files.get(path)
@@ -103,6 +85,3 @@ class _Answer(BaseHTTPRequestHandler):
                 self.wfile.write(piece[start : start + step])
             except OSError:  # the client went away
                 return
-
-    def log_message(self, *words: object) -> None:
-        pass

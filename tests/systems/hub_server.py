@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.http_server import Answer, Server
 
 COMMIT = "c" * 40
 
 
-class HubServer(ThreadingHTTPServer):
-    """Serves the gated model owner/tiny; a context manager."""
+class HubServer(Server):
+    """Serves a gated model, owner/tiny if no other name is given; a context manager."""
 
-    daemon_threads = True
-
-    def __init__(self, files: dict[str, bytes], token: str) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.files, self.token = files, token
+    def __init__(self, files: dict[str, bytes], token: str, name: str = "owner/tiny") -> None:
+        super().__init__(_Answer)
+        self.files, self.token, self.name = files, token, name
         self.asked: list[str] = []
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
-
-    def __enter__(self) -> HubServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *fault: object) -> None:
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
 
     @property
     def environment(self) -> dict[str, str]:
         """What leads huggingface_hub here."""
         return {
-            "HF_ENDPOINT": f"http://127.0.0.1:{self.server_address[1]}",
+            "HF_ENDPOINT": self.address,
             "HF_HUB_ETAG_TIMEOUT": "60",  # a busy machine is slow to answer
             "HF_HUB_DOWNLOAD_TIMEOUT": "60",
             "NO_PROXY": "127.0.0.1",
@@ -42,31 +30,26 @@ class HubServer(ThreadingHTTPServer):
         }
 
 
-class _Answer(BaseHTTPRequestHandler):
+class _Answer(Answer):
     server: HubServer
 
-    def do_HEAD(self) -> None:
-        self._send(body=False)
-
-    def do_GET(self) -> None:
-        self._send(body=True)
-
-    def _send(self, body: bool) -> None:
+    def send(self, *, body: bool) -> None:
         path, files = self.path.split("?")[0], self.server.files
+        about = f"/api/models/{self.server.name}"
         self.server.asked.append(path)
         name = path.partition(f"/resolve/{COMMIT}/")[2]
         headers: dict[str, str] = {}
-        if path.startswith("/api/models/owner/tiny/tree/"):
+        if path.startswith(f"{about}/tree/"):
             content, status = self._json(
                 [
                     {"type": "file", "path": name, "size": len(files[name]), "oid": "0" * 40}
                     for name in files
                 ]
             )
-        elif path.startswith("/api/models/owner/tiny"):
+        elif path.startswith(about):
             siblings = [{"rfilename": name, "size": len(files[name])} for name in files]
             content, status = self._json(
-                {"id": "owner/tiny", "sha": COMMIT, "siblings": siblings, "gated": "auto"}
+                {"id": self.server.name, "sha": COMMIT, "siblings": siblings, "gated": "auto"}
             )
         elif self.headers.get("Authorization") != f"Bearer {self.server.token}":
             content, status, headers = b"", 401, {"X-Error-Code": "GatedRepo"}
@@ -85,6 +68,3 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _json(self, value: object) -> tuple[bytes, int]:
         return json.dumps(value).encode(), 200
-
-    def log_message(self, *words: object) -> None:
-        pass

@@ -9,12 +9,11 @@ from __future__ import annotations
 import datetime as dt
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -23,6 +22,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+
+from tests.http_server import Server
 
 PIECE = 64 * 1024
 
@@ -61,16 +62,13 @@ class Loopback:
     def __init__(self, answer: Callable[[Request], Answer], hosts: list[str], folder: Path) -> None:
         self.authority = folder / "authority.pem"
         self._server = _Server(answer, _context(hosts, folder, self.authority))
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
 
     def __enter__(self) -> Loopback:
-        self._thread.start()
+        self._server.__enter__()
         return self
 
     def __exit__(self, *fault: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+        self._server.__exit__(*fault)
 
     @property
     def connected(self) -> set[str]:
@@ -80,7 +78,7 @@ class Loopback:
     @property
     def environment(self) -> dict[str, str]:
         """What a client's environment has to hold."""
-        proxy = f"http://127.0.0.1:{self._server.server_address[1]}"
+        proxy = self._server.address
         return {
             **dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"), proxy),
             **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
@@ -88,13 +86,11 @@ class Loopback:
         }
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(Server):
     """The proxy's socket, with what its handlers need."""
 
-    daemon_threads = True
-
     def __init__(self, answer: Callable[[Request], Answer], context: ssl.SSLContext) -> None:
-        super().__init__(("127.0.0.1", 0), _Outside)
+        super().__init__(_Outside)
         self.connected: set[str] = set()
         self.answer = answer
         self.context = context

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from azureml_fake import (
-    GROUP,
-    SUBSCRIPTION,
-    WORKSPACE,
+    NAMES,
     FakeAzure,
     _json,
     _named,
@@ -19,6 +17,7 @@ from azureml_fake import (
 )
 from loopback import Answer, Request
 
+from drupe.config.workspace import VARIABLES
 from drupe.core.errors import ConfigError, DrupeError, Refused
 from tests.plain.conftest import Workspace
 
@@ -51,25 +50,18 @@ class FakeRegistry(FakeAzure):
 
 
 @pytest.fixture
-def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeRegistry]:
+def azure(tmp_path: Path, log_in: Callable[[FakeAzure], None]) -> Iterator[FakeRegistry]:
     """The service, with this process logged in to it."""
     with FakeRegistry(tmp_path / "azure") as fake:
-        for name, value in fake.environment.items():
-            monkeypatch.setenv(name, value)
+        log_in(fake)
         yield fake
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def workspace(tmp_path: Path) -> Workspace:
     """A config over toy passes, its workspace being the fake."""
-    monkeypatch.setenv("DRUPE_JOURNAL", str(tmp_path / "journal.jsonl"))
     made = Workspace(tmp_path / "workspace")
-    made.config["azureml_client"] = {
-        "subscription_id": SUBSCRIPTION,
-        "resource_group": GROUP,
-        "workspace_name": WORKSPACE,
-        "max_operation_retries": 0,
-    }
+    made.config["azureml_client"] = {**NAMES, "max_operation_retries": 0}
     return made
 
 
@@ -204,5 +196,64 @@ def test_what_cannot_be_sent_is_refused_before_any_work(workspace: Workspace) ->
         workspace.run()
     del workspace.config["azureml_client"]
     pack(workspace, "AzureMLModels")
-    with pytest.raises(Refused, match='has no workspace to be sent to\n  Write "azureml_client"'):
+    words = (
+        r"packaging_config\[0\]: has no workspace, nor has a config\.json or the environment\n  W"
+    )
+    with pytest.raises(Refused, match=words):
         workspace.run()
+
+
+Tell = Callable[[Workspace, dict[str, Any], pytest.MonkeyPatch], str]
+
+
+def of_a_system(workspace: Workspace, client: dict[str, Any], patch: pytest.MonkeyPatch) -> str:
+    system = {"type": "AzureML", "aml_compute": "c", "azureml_client_config": client}
+    workspace.config["systems"] = {"aml": system}
+    return "systems.aml.azureml_client_config"
+
+
+def of_a_file(workspace: Workspace, client: dict[str, Any], patch: pytest.MonkeyPatch) -> str:
+    file = workspace.folder.resolve() / ".azureml" / "config.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(client))
+    return str(file)
+
+
+def of_the_environment(
+    workspace: Workspace, client: dict[str, Any], patch: pytest.MonkeyPatch
+) -> str:
+    for name in client:
+        patch.setenv(VARIABLES[name][0], client[name])
+    return f"the environment: {', '.join(VARIABLES[name][0] for name in client)}"
+
+
+@pytest.mark.parametrize("tell", [of_a_system, of_a_file, of_the_environment])
+def test_the_workspace_is_found_as_that_of_a_resource(
+    tell: Tell, workspace: Workspace, azure: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = workspace.config.pop("azureml_client")
+    del client["max_operation_retries"]
+    origin = tell(workspace, client, monkeypatch)
+    pack(workspace, "AzureMLModels")
+    assert (
+        f"The AzureML workspace is {NAMES['workspace_name']} ({origin})." in workspace.plan().notes
+    )
+    workspace.run()
+    assert "models/sent/versions/1" in azure.kept
+
+
+def test_of_two_workspaces_none_is_guessed(
+    workspace: Workspace, azure: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = workspace.config.pop("azureml_client")
+    of_a_system(workspace, client, monkeypatch)
+    another = {**client, "workspace_name": "another"}
+    systems = workspace.config["systems"]
+    systems["other"] = {**systems["aml"], "azureml_client_config": another}
+    pack(workspace, "AzureMLModels")
+    words = (
+        r"packaging_config\[0\]: is in no workspace of its own, and the config names another and "
+    )
+    with pytest.raises(Refused, match=words):
+        workspace.run()
+    assert azure.asked == []

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -285,6 +286,27 @@ def test_the_clients_own_retries_are_silent(
     with system(client=client).open(setting) as executor:
         executor.submit(batch)
     assert len(azure.jobs.started) == 1
+
+
+def test_what_is_said_elsewhere_while_a_job_is_sent_is_not_held_back(
+    sent: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """azure-ai-ml ends each upload with an empty line, which would be all that is told."""
+    said, is_sent = 0, threading.Event()
+
+    def speak() -> None:
+        nonlocal said
+        while not is_sent.wait(0.001):
+            sys.stderr.write(f"word {said}\n")
+            said += 1
+
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    sent()
+    is_sent.set()
+    speaker.join()
+    assert said > 20
+    assert capsys.readouterr().err == "".join(f"word {number}\n" for number in range(said))
 
 
 def test_who_submits_at_the_same_time_attaches(

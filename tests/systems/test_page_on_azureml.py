@@ -7,21 +7,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-from azureml_fake import GROUP, SUBSCRIPTION, WORKSPACE
+from azureml_fake import NAMES, FakeAzure, asker
 from azureml_shelves import REGISTRY, SHARED, Shelves
+from hub_server import HubServer
+from planted import environment, holding, seen_processes, telling
 
 import drupe
 from drupe.config.load import load
 from drupe.plan import make
-from drupe.resources import fetch as fetching
-from drupe.systems import follow
-from drupe.systems.azureml import executor
 from tests.plain.conftest import Heard, tree
 from tests.plain.mlflow_folders import split
 
@@ -34,26 +36,15 @@ OF_A_JOB = (
 )
 PINS = "".join(f"      - {name}=={version(name)}\n" for name in OF_A_JOB)
 TOKEN = "hf_" + "planted" * 4
-CLIENT = {
-    "subscription_id": SUBSCRIPTION,
-    "resource_group": GROUP,
-    "workspace_name": WORKSPACE,
-    "keyvault_name": "vault",
-}
+PHI, OF_THE_JOB = "microsoft/Phi-3-mini-4k-instruct", "55555555-2222-3333-4444-555555555555"
+CLIENT = {**NAMES, "keyvault_name": "vault"}
 pytestmark = pytest.mark.filterwarnings("ignore:.*:Warning:(azure|marshmallow)")
 
 
 @pytest.fixture
-def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelves]:
+def azure(tmp_path: Path, log_in: Callable[[FakeAzure], None]) -> Iterator[Shelves]:
     with Shelves(tmp_path / "azure") as fake:
-        for name, value in fake.environment.items():
-            monkeypatch.setenv(name, value)
-        for module, name in (
-            (fetching, "FIRST_SECONDS"), (follow, "FIRST_SECONDS"), (executor, "POLL_SECONDS"),
-            (executor, "ABSENT_SECONDS"), (executor, "LATE_SECONDS"),
-        ):  # fmt: skip
-            monkeypatch.setattr(module, name, 0.1)
-        monkeypatch.setenv("DRUPE_JOURNAL", str(tmp_path / "journal.jsonl"))
+        log_in(fake)
         fake.secrets["vault/hf-token"] = TOKEN
         yield fake
 
@@ -126,6 +117,53 @@ def test_its_registry_model_its_datastore_and_its_key_vault(tmp_path: Path, azur
     assert outcome.path is not None
     assert (outcome.path / "genai_config.json").is_file()
     planted_nowhere(folder, azure)
+
+
+def test_its_model_from_the_hub_by_the_token_of_its_key_vault(
+    tmp_path: Path, azure: Shelves
+) -> None:
+    """The page's `hf_token: true`: the job reads the secret by its own identity, nobody else does.
+
+    The model is gated, and nobody here has a token: it is planned by what the Hub tells of it,
+    and fetched by the job. The secret is looked for in all that is written, sent or seen.
+    """
+    folder = tmp_path / "page"
+    folder.mkdir()
+    shutil.copytree(DEMO / "dataset", folder / "dataset")
+    config = filled_in("olive-config.json", folder, CLIENT)
+    config["input_model"]["config"]["hf_config"]["model_name"] = PHI
+    file = folder / "olive-config.json"
+    file.write_text(json.dumps(config))
+    with HubServer(tree(DEMO / "model"), TOKEN, PHI) as hub:
+        azure.jobs.environment = environment(
+            hub, azure, tmp_path / "home-of-the-job", AZURE_CLIENT_ID=OF_THE_JOB
+        )
+        words = [sys.executable, "-m", "drupe", "run", str(file)]
+        given = environment(hub, azure, tmp_path / "home")
+        seen = b""
+        with (tmp_path / "said").open("wb") as said:
+            running = subprocess.Popen(words, env=given, stdout=said, stderr=said, cwd=folder)
+            while running.poll() is None:
+                seen += seen_processes()
+                time.sleep(0.5)
+    told = (tmp_path / "said").read_text()
+    assert running.returncode == 0, told
+    [job] = azure.jobs.started
+    assert job.status == "Completed"
+    assert list(tmp_path.rglob("genai_config.json")), "to its end"
+    asked = [asker(each) for each in azure.requests("GET", "vault.azure.net/secrets/hf-token")]
+    assert asked == ["nobody", OF_THE_JOB], "the vault tells nobody whom it wants, then the job"
+    here = [each for each in (tmp_path / "home").rglob("*") if each.name == "model.safetensors"]
+    assert here == [], "no byte of the model came here"
+    assert b"DRUPE_KEYVAULT=vault" in seen, "what is searched is there"
+    leaked = TOKEN.encode() in seen  # not to be shown: it holds the environment of all processes
+    assert not leaked
+    assert TOKEN not in told
+    assert telling(TOKEN, azure) == []
+    for name in ("manifest", "report.html", "batch.json", "std_log.txt", "events.jsonl"):
+        assert list(tmp_path.rglob(name)), f"{name} is searched"
+    assert holding(TOKEN, tmp_path) == []
+    assert not azure.broken
 
 
 def phrases() -> str:

@@ -48,8 +48,7 @@ def memory() -> Iterator[MemoryFileSystem]:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
-    monkeypatch.setenv("DRUPE_JOURNAL", str(tmp_path / "journal.jsonl"))
+def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / "workspace")
 
 
@@ -112,6 +111,14 @@ def test_what_came_before_a_kill_is_not_asked_for_again(
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()).read_bytes() == CONTENT
     assert server.bodies()[0] in ("bytes=65536-131071", "bytes=131072-196607")
+
+
+def test_more_than_there_is_is_no_beginning_of_it(server: FilesServer, tmp_path: Path) -> None:
+    asked = resolved(server.url("rows.jsonl"), tmp_path)
+    parts = tmp_path / "resources" / asked.digest / "parts"
+    parts.mkdir(parents=True)
+    (parts / "rows.jsonl.part").write_bytes(CONTENT + b"what another version had behind it")
+    assert asked.here().path.read_bytes() == CONTENT
 
 
 def test_two_processes_fetch_it_once(server: FilesServer, tmp_path: Path) -> None:

@@ -8,29 +8,22 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from azureml_fake import GROUP, SUBSCRIPTION, WORKSPACE
+from azureml_fake import GROUP, NAMES, SUBSCRIPTION, WORKSPACE, FakeAzure
 from azureml_shelves import ACCESS, Shelves
 
 from drupe.core.errors import DrupeError, Refused
 from drupe.core.resource import AzureMLClient, Remote
 from drupe.core.secrets import redacted
-from drupe.resources import fetch as fetching
 from drupe.resources.remote import Resolved, resolve
-from drupe.systems.azureml import executor
 from tests.plain.checkpoints import make_checkpoint
 from tests.plain.conftest import Workspace, tree
 from tests.plain.mlflow_folders import split
 
-TRIPLE = {
-    "subscription_id": SUBSCRIPTION,
-    "resource_group": GROUP,
-    "workspace_name": WORKSPACE,
-}
 FILES = {"config.json": b"{}", "in/weights.bin": bytes(range(256)) * 4000}
 OF = {
     "a model of the workspace": {"type": "azureml_model", "name": "phi", "version": "3"},
@@ -59,13 +52,9 @@ OF = {
 
 
 @pytest.fixture
-def azure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelves]:
+def azure(tmp_path: Path, log_in: Callable[[FakeAzure], None]) -> Iterator[Shelves]:
     with Shelves(tmp_path / "azure") as fake:
-        for name, value in fake.environment.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setattr(fetching, "FIRST_SECONDS", 0.05)
-        monkeypatch.setattr(executor, "POLL_SECONDS", 0.05)
-        monkeypatch.setattr(executor, "LATE_SECONDS", 0.3)
+        log_in(fake)
         fake.models["phi", "3"] = "registered/phi"
         for path in ("registered/phi", "some/phi", "azureml/trained/best/phi"):
             fake.put(path, FILES)
@@ -108,7 +97,7 @@ def test_adlfs_reads_the_account_that_an_address_names(azure: Shelves, tmp_path:
 
 def resolved(value: Any, cache: Path, **client: Any) -> Resolved:
     remote = Remote.model_validate_json(json.dumps(value))
-    given = AzureMLClient(**{**TRIPLE, "max_operation_retries": 0, **client})
+    given = AzureMLClient(**{**NAMES, "max_operation_retries": 0, **client})
     return resolve(remote, given, "input_model.model_path", cache, print)
 
 
@@ -118,6 +107,21 @@ def test_its_files_come_whole(what: str, azure: Shelves, tmp_path: Path) -> None
     assert tree(here.path) == FILES
     assert here.path.name == "phi"
     assert not azure.broken
+
+
+def test_an_azure_ai_ml_that_tells_no_address_of_a_registry_is_named(
+    azure: Shelves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address is asked for by a name that azure-ai-ml does not document."""
+    monkeypatch.delattr(
+        "azure.ai.ml._utils._registry_utils.get_storage_details_for_registry_assets"
+    )
+    words = (
+        r"^input_model\.model_path: azure-ai-ml [\d.]+ does not tell where a registry keeps its "
+        r"files: .*\n  Copy the model into a workspace, and name it there\."
+    )
+    with pytest.raises(DrupeError, match=words):
+        resolved(OF["a model of a registry"], tmp_path / "cache").here()
 
 
 @pytest.mark.parametrize("what", OF)
@@ -218,11 +222,10 @@ def test_keys_and_signatures_are_not_told(azure: Shelves, tmp_path: Path) -> Non
 def test_a_run_on_a_registered_model_and_the_same_offline(
     azure: Shelves, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DRUPE_JOURNAL", str(tmp_path / "journal.jsonl"))
     azure.put("registered/phi", {"a.txt": b"one"})
     workspace = Workspace(tmp_path / "workspace")
     workspace.config["input_model"]["model_path"] = OF["a model of the workspace"]
-    workspace.config["azureml_client"] = {**TRIPLE, "max_operation_retries": 0}
+    workspace.config["azureml_client"] = {**NAMES, "max_operation_retries": 0}
     outcome = workspace.run()
     assert workspace.heard.ran == ["back", "more"]
     assert outcome.path

@@ -24,7 +24,6 @@ from drupe.export.deployed import DeployedWeights, read_stored
 from drupe.export.families import read_decoder
 from drupe.export.parts import Parts
 from drupe.export.passes import ExportGenAI, ExportProof
-from drupe.quantize.mse import least_squared_error
 from tests.make_decoders import make_decoder
 
 ATTENTION, MLP = "layers.2.attention.qkv", "layers.1.mlp.gate"
@@ -87,14 +86,13 @@ def test_torch_computes_the_same_with_the_files_own_weights(
     assert len(score["layer_errors"]) == len(weights["layers"])
 
 
-def test_a_searched_grid_is_proven_and_nearer(
-    llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_searched_grid_is_proven_and_nearer(llama: Path, tmp_path: Path) -> None:
     errors = []
-    for name, rounding in (("nearest", native.round_to_nearest), ("mse", least_squared_error)):
-        monkeypatch.setattr(native, "round_to_nearest", rounding)
-        model, _, _ = exported(llama, tmp_path / name, "int4", int4_is_symmetric=False)
-        score, _ = proven(model, llama, tmp_path / f"{name}-proof")
+    for rounding in ("rtn", "mse"):
+        model, _, _ = exported(
+            llama, tmp_path / rounding, "int4", int4_is_symmetric=False, rounding=rounding
+        )
+        score, _ = proven(model, llama, tmp_path / f"{rounding}-proof")
         errors.append([layer["mlp"]["error"] for layer in score["weights"]["layers"]])
     assert all(mse < nearest for nearest, mse in zip(*errors, strict=True))
 
@@ -178,8 +176,8 @@ def test_an_error_all_over_a_matrix_is_found(
         rounded.scales.mul_(1.03)
         return rounded
 
-    usual = native.round_to_nearest
-    monkeypatch.setattr(native, "round_to_nearest", coarse)
+    usual = native.ROUNDINGS["rtn"]
+    monkeypatch.setitem(native.ROUNDINGS, "rtn", coarse)
     model, _, _ = exported(llama, tmp_path / "out", "int4")
     with pytest.raises(
         DrupeError, match=r"its relative error is 0\.\d+, where rounding to nearest leaves 0\.08"

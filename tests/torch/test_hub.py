@@ -12,13 +12,13 @@ import os
 import struct
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.http_server import Answer, Server
 
 COMMIT = "a" * 40
 OTHER_COMMIT = "b" * 40
@@ -45,27 +45,21 @@ NEVER_ASKED_FOR = {
 }
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(Server):
     """Serves one model, `owner/tiny`, and remembers what it was asked for."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+        super().__init__(_Answer)
         self.asked: list[str] = []
         self.commit = COMMIT
         self.files = {**FILES, **NEVER_ASKED_FOR}
         self.rows = dict(ROWS)
 
 
-class _Answer(BaseHTTPRequestHandler):
+class _Answer(Answer):
     server: Hub
 
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def _answer(self, body: bool) -> None:
+    def send(self, *, body: bool) -> None:
         self.server.asked.append(self.path)
         content, headers = self._content()
         self.send_response(404 if content is None else 200)
@@ -110,20 +104,12 @@ class _Answer(BaseHTTPRequestHandler):
             return content, {"ETag": f'"{etag}"', "X-Repo-Commit": self.server.commit}
         return None, {}
 
-    def log_message(self, *words: object) -> None:
-        """Say nothing."""
-
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     """Return a running Hub."""
-    server = Hub()
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with Hub() as server:
+        yield server
 
 
 def run_config(

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import onnxruntime_genai
-import pytest
 
 from tests.make_models import make
 from tests.plain.mlflow_folders import split
@@ -30,9 +29,9 @@ def run(folder: Path, model: str, output: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("flavour", ["hftransformersv2", "transformers"])
-def test_an_mlflow_folder_is_exported_as_its_checkpoint_is(flavour: str, tmp_path: Path) -> None:
+def test_an_mlflow_folder_is_exported_as_its_checkpoint_is(tmp_path: Path) -> None:
     checkpoint = make("qwen2-tied", tmp_path / "checkpoint")
+    flavour, other = "hftransformersv2", "transformers"
     split(checkpoint, tmp_path / "model", flavour)
     done = run(tmp_path, "model", "output")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -45,8 +44,11 @@ def test_an_mlflow_folder_is_exported_as_its_checkpoint_is(flavour: str, tmp_pat
     assert tokenizer.encode("Hello there").size > 1
     for file in exported.iterdir():
         assert b"drupe-mlflow-" not in file.read_bytes(), "no path of this machine is delivered"
-    # The same files in one folder are the same model: nothing is worked again.
+    # The same files in one folder, or in another flavour's parts, are the same model.
     shutil.rmtree(tmp_path / "model")
-    again = run(tmp_path, "checkpoint", "again")
-    assert again.returncode == 0, again.stderr
-    assert "0 of 2 steps to run" in again.stdout
+    split(checkpoint, tmp_path / "model", other)
+    for model in ("checkpoint", "model"):
+        again = run(tmp_path, model, f"again-{model}")
+        assert again.returncode == 0, again.stderr
+        assert "0 of 2 steps to run" in again.stdout
+    assert f"model is an MLflow model ({other})" in again.stdout

@@ -77,6 +77,14 @@ def test_symmetric_grids_too(name: str, bits: int, block_size: int, share: float
     assert errors(weight, least_squared_error(weight, grid), grid).sum() <= share * nearest
 
 
+@pytest.mark.parametrize(("name", "share"), [("normal", 0.53), ("heavy", 0.553)])
+def test_with_few_codes_the_zero_points_beside_count(name: str, share: float) -> None:
+    weight = sample(name)
+    grid = Grid(2, 128, symmetric=False)
+    nearest = errors(weight, round_to_nearest(weight, grid), grid).sum()
+    assert errors(weight, least_squared_error(weight, grid), grid).sum() <= share * nearest
+
+
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_an_exact_weight_stays_exact(symmetric: bool) -> None:
     grid = Grid(4, 32, symmetric)
@@ -115,7 +123,7 @@ def test_errors_count_by_the_importance_of_their_column(symmetric: bool) -> None
     weight = sample("heavy", columns=1000)  # the last block is not full
     grid = Grid(4, 64, symmetric)
     torch.manual_seed(1)
-    importance = torch.distributions.LogNormal(0.0, 2.0).sample((1000,)) * 1e-25
+    importance = torch.distributions.LogNormal(0.0, 2.0).sample((1000,)) * 1e-30
     importance[64:128] = 0  # nothing tells what is best there
 
     def weighted(rounded: Rounded) -> float:

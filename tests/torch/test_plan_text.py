@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -12,16 +13,18 @@ from tiny_models import END, make_tokenizer
 from transformers import AutoTokenizer
 
 from drupe.cli import main
+from drupe.cli.plan import show_samples
 from drupe.config.load import load
 from drupe.core.dataset import Dataset, LoadDataset, TextPreprocess
 from drupe.core.errors import Refused
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.data.text_lints import lint
+from drupe.finetune import preview
 from drupe.finetune.lora import cut_to_context, samples_of
 from drupe.finetune.passes import DoRA, LoftQ, LoRA, QLoRA
 from drupe.plan import draft
-from drupe.preflight.texts import samples
+from drupe.preflight.texts import asked_for, samples
 
 TEMPLATE = "### Text: {phrase}\n### The tone is:\n{tone}"
 ROWS = [{"phrase": f"phrase number {number}", "tone": "joy"} for number in range(8)]
@@ -224,7 +227,7 @@ def test_samples_are_those_of_the_training(
     assert shown[0]["attention_mask"] == [1] * 16
     assert "".join(shown[0]["pieces"]) == shown[0]["text"]
     assert shown[0]["text"].startswith("### Text: phrase number")
-    assert main(["plan", file, "--show-samples", "1"]) == 0
+    show_samples("lora", shown[:1])  # by the verb itself: tests/e2e/test_guide.py
     out = capsys.readouterr().out
     assert "lora, sample 1: 16 tokens, learnt: 16, attended to: 16" in out
 
@@ -233,14 +236,23 @@ def test_samples_are_those_of_the_training(
 
 @pytest.mark.parametrize("kind", [DoRA, QLoRA, LoftQ])
 def test_samples_of_each_kin_of_lora(
-    kind: type[LoRA], tmp_path: Path, tiny_phi3: Path, capsys: pytest.CaptureFixture[str]
+    kind: type[LoRA],
+    tmp_path: Path,
+    tiny_phi3: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """By the program that a plan starts, in this process: each start imports torch."""
     step = kind.model_validate_json(
         training(tmp_path).model_dump_json(include={"train_data_config"})
     )
-    file = config(tmp_path, tiny_phi3, step)
-    assert main(["plan", file, "--show-samples", "1", "--json"]) == 0
-    [sample] = json.loads(capsys.readouterr().out)["samples"]["lora"]
+    [planned] = draft(load(Path(config(tmp_path, tiny_phi3, step)))).steps
+    assert isinstance(planned.operation, kind)
+    assert planned.operation.preview == preview.__name__
+    asked = asked_for(planned.operation, Model("hf", tiny_phi3, ""), 1)
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(asked)))
+    preview.main()
+    [sample] = json.loads(capsys.readouterr().out)["samples"]
     assert sample["text"].startswith("### Text: phrase number")
 
 

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from drupe.core.errors import DrupeError
-from drupe.quantize.codes import Packed, Rounded, dequantize, pack, unpack
+from drupe.quantize.codes import Packed, Rounded, dequantize, nearest, pack, unpack
 from drupe.quantize.grid import BITS, BLOCK_SIZES, Grid
 from drupe.quantize.rtn import round_to_nearest
 
@@ -123,6 +123,13 @@ def test_rounding_to_nearest_gives_the_bytes_of_onnxruntimes_quantizer(
     assert bytes_of(ours) == bytes_of(reference)
 
 
+def test_halves_go_away_from_zero_and_what_is_hardly_less_does_not() -> None:
+    values = torch.tensor([[[0.5, 0.5 - 2**-25, 1.5, 2.5, 0, 15.4, 14.5, 100]]])
+    codes = torch.empty_like(values, dtype=torch.uint8)
+    nearest(values, torch.ones(1, 1), 0.0, Grid(4, 16), codes)
+    assert codes.flatten().tolist() == [1, 0, 2, 3, 0, 15, 15, 15]
+
+
 @pytest.mark.parametrize("grid", [Grid(4, 32), Grid(8, 64, symmetric=False)], ids=str)
 def test_so_does_a_whole_model_that_onnxruntime_quantizes(grid: Grid) -> None:
     weight = make_weight(48, 200, seed=1)
@@ -172,6 +179,12 @@ def test_the_least_and_the_greatest_floats_do_no_harm(value: float, symmetric: b
     rounded = round_to_nearest(weight, Grid(4, 16, symmetric))
     found = dequantize(rounded, Grid(4, 16, symmetric), 4)
     assert torch.allclose(found, weight, rtol=0.08, atol=2e-38)
+
+
+def test_where_a_range_is_too_small_for_a_scale_the_zero_point_is_that_of_onnxruntime() -> None:
+    weight = torch.full((1, 16), -1.4e-45)
+    grid = Grid(4, 16, symmetric=False)
+    assert bytes_of(pack(round_to_nearest(weight, grid), grid)) == bytes_of(theirs(weight, grid))
 
 
 @pytest.mark.parametrize("rows", [1, 127, 128, 1000])

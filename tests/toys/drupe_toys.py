@@ -165,14 +165,15 @@ class Length(Metric):
 
 
 class SlowLength(Length):
-    """Count the characters of all text files, and take one's time."""
+    """Count the characters of all text files slowly: for `seconds`, or until a file appears."""
 
     seconds: float = 0.1
+    gate: str = ""
 
     def run(self, model: Model, out: Path, job: Job) -> None:
         began = time.time()
         end = time.monotonic() + self.seconds
-        while time.monotonic() < end:
+        while time.monotonic() < end and not (self.gate and Path(self.gate).exists()):
             job.progress("counting", end - time.monotonic(), self.seconds, "seconds")
             time.sleep(0.05)
         super().run(model, out, job)

@@ -22,6 +22,7 @@ GROUPS = {
         "finetune": "tune a model on rows, without a config",
         "merge": "fold an adapter into its base, likewise",
         "export": "make the ONNX model, likewise",
+        "quantize": "make it of int4 or int8 weights, likewise",
         "apply": "apply any one pass, likewise",
     },
     "What it gave": {
@@ -30,6 +31,7 @@ GROUPS = {
     "What there is": {
         "config": "check a config, rewrite it in today's words, print its schema",
         "cache": "list, drop, verify and explain cached results",
+        "inspect": "show what a checkpoint, an adapter or an ONNX model is",
         "passes": "list the passes, or the fields of one",
         "doctor": "look whether all that is installed can work",
     },

@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from drupe.core.errors import Refused
+from drupe.core.errors import DrupeError, Refused
+from drupe.core.secrets import redacted
 from drupe.core.silence import silence_dependencies
 from drupe.resources.hub import fetched
+from drupe.resources.remote import read_url
 from drupe.resources.token import hub_token
 from drupe.systems.batch import MARK, read_batch, run_batch
 from drupe.systems.worker import quiet_dependencies
@@ -35,16 +37,28 @@ def run(arguments: argparse.Namespace) -> int:
     """Do the steps, a line on standard output for each event; return 0, or 1 when one failed."""
     silence_dependencies()
     inputs = dict(map(_named, arguments.input))
-    fetch = read_batch(arguments.bundle)["fetch"]
-    if fetch:  # before the Hub is out of bounds, as it is for all steps
-        token = hub_token()
-        inputs |= {name: fetched(source, token) for name, source in fetch.items()}
-    quiet_dependencies()
+    told, lines = read_batch(arguments.bundle), _Lines()
     with tempfile.TemporaryDirectory(prefix="drupe-batch-") as work:
+        try:
+            inputs |= _fetched(told, Path(work))
+        except DrupeError as fault:
+            where, what = redacted(fault.where), redacted(fault.what)
+            failed = {"event": "failed", "where": where, "what": what, "remedy": fault.remedy}
+            lines({**failed, "step": told["steps"][0]["key"]})
+            raise
+        quiet_dependencies()
         done = run_batch(
-            arguments.bundle.resolve(), inputs, arguments.results.resolve(), Path(work), _Lines()
+            arguments.bundle.resolve(), inputs, arguments.results.resolve(), Path(work), lines
         )
     return 0 if done else 1
+
+
+def _fetched(told: dict[str, Any], work: Path) -> dict[str, Path]:
+    """Return what the batch fetches itself: before the network is out of bounds for all steps."""
+    token = hub_token() if told["fetch"] else None
+    models = {name: fetched(source, token) for name, source in told["fetch"].items()}
+    rows = {name: read_url(url, known, work) for name, (url, known) in told["urls"].items()}
+    return models | rows
 
 
 def _named(text: str) -> tuple[str, Path]:

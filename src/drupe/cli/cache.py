@@ -21,8 +21,9 @@ from drupe.core.amounts import read_bytes, read_seconds
 from drupe.core.cache import Cache
 from drupe.core.errors import Refused
 from drupe.core.explain import Difference, differences, nearest
-from drupe.core.housekeeping import Sweep, collect, remove
-from drupe.core.stock import SHORT, Entry, check_is_cache, survey
+from drupe.core.housekeeping import Sweep, collect, on_disk, remove
+from drupe.core.provisions import Provision, provisions
+from drupe.core.stock import SHORT, Entry, check_is_cache, in_use, survey
 from drupe.core.verify import repair, verify
 from drupe.report.words import duration, size
 
@@ -106,19 +107,38 @@ def _say(value: Any) -> int:
 
 def _ls(arguments: argparse.Namespace, console: Console) -> int:
     cache = _cache(arguments, arguments.file)
-    stock = survey(cache)
+    stock, kept = survey(cache), provisions(cache, in_use(cache))
     entries = sorted(stock.entries, key=lambda entry: entry.used, reverse=True)
+    kept = sorted(kept, key=lambda each: (each.kind, -each.used))
+    total = on_disk(stock, kept)
     if arguments.json:
         results = [{**entry.to_json(), "own_bytes": stock.own_bytes(entry)} for entry in entries]
-        return _say({"results": results, "total_bytes": stock.total_bytes})
+        beside = [each.to_json() for each in kept]
+        return _say({"results": results, "provisions": beside, "total_bytes": total})
     rows = [["key", "made by", "kind", "size", "its own", "age", "used", ""]]
     rows += [_row(entry, stock.own_bytes(entry)) for entry in entries]
+    _print_table(rows, console)
+    if kept:
+        rows = [["kind", "kept for systems and resources", "size", "used", ""]]
+        rows += [_row_beside(each) for each in kept]
+        console.print()
+        _print_table(rows, console)
+    console.print(f"\n{_counted(len(entries), 'result')}, {size(total)} on the disk.")
+    return 0
+
+
+def _print_table(rows: list[list[str]], console: Console) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:  # in full, whatever the width of the terminal: a log has none
         cells = (f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True))
         console.print("  ".join(cells).rstrip(), markup=False)
-    console.print(f"\n{_counted(len(entries), 'result')}, {size(stock.total_bytes)} on the disk.")
-    return 0
+
+
+def _row_beside(each: Provision) -> list[str]:
+    folder, slash, name = each.name.partition("/")
+    state = "in use" if each.in_use else "" if each.whole else "in part"
+    ago = f"{duration(each.age_seconds)} ago"
+    return [each.kind, f"{folder}{slash}{name[:SHORT]}", size(each.size_bytes), ago, state]
 
 
 def _row(entry: Entry, own_bytes: int) -> list[str]:
@@ -151,16 +171,25 @@ def _tell(sweep: Sweep, arguments: argparse.Namespace, console: Console) -> int:
         return _say({"dry_run": arguments.dry_run, **sweep.to_json()})
     for entry in sweep.results:
         console.print(f"  {entry.key[:SHORT]}  {_operation(entry)}  {size(entry.size_bytes)}")
+    for each in sweep.provisions:
+        ago = f"used {duration(each.age_seconds)} ago" if each.whole else "in part"
+        console.print(f"  {each.name}  {ago}  {size(each.size_bytes)}")
     for path in sweep.leftovers:
         console.print(f"  {path.parent.name}/{path.name}  left by a process that is gone")
     console.print(
         f"{'Would drop' if arguments.dry_run else 'Dropped'} "
         f"{_counted(len(sweep.results), 'result')}, {_counted(len(sweep.blobs), 'blob')}, "
+        f"{_beside(sweep)}"
         f"{_counted(len(sweep.leftovers), 'leftover')}, {_counted(len(sweep.locks), 'lock')}, "
         f"{_counted(sweep.digests, 'old digest')}: {size(sweep.freed_bytes)}. "
         f"{size(sweep.left_bytes)} {'would stay' if arguments.dry_run else 'are left'}."
     )
     return 0
+
+
+def _beside(sweep: Sweep) -> str:
+    count = len(sweep.provisions)
+    return f"{count} kept for systems and resources, " if count else ""
 
 
 def _operation(entry: Entry) -> str:

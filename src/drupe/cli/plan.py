@@ -71,7 +71,7 @@ def show(workflow: Workflow, *, count: int = 0, as_json: bool = False) -> int:
         _table(planned, expected)
         _totals(planned, expected)
         for name, found in shown.items():
-            _samples(name, found)
+            show_samples(name, found)
         for finding in findings:
             terminal.found(finding)
         refuse(workflow.file, in_the_way)
@@ -181,7 +181,8 @@ def _where(planned: Plan) -> str:
     return f"The steps run {most}, but {'; '.join(others)}"
 
 
-def _samples(name: str, found: list[dict[str, Any]]) -> None:
+def show_samples(name: str, found: list[dict[str, Any]]) -> None:
+    """Print the samples of a pass, and how each token of them is learnt."""
     for number, sample in enumerate(found, 1):
         learnt = sum(label != -100 for label in sample["labels"])
         mask = sample.get("attention_mask")

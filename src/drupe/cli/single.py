@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,23 @@ def run_single(arguments: argparse.Namespace, registered: str, name: str) -> int
     return execute(arguments, lambda: single_job(arguments, registered, name))
 
 
-def single_job(arguments: argparse.Namespace, registered: str, name: str) -> Workflow:
-    """Return the workflow of one pass on one model."""
+def single_job(
+    arguments: argparse.Namespace,
+    registered: str,
+    name: str,
+    usual: Mapping[str, Any] | None = None,
+) -> Workflow:
+    """Return the workflow of one pass on one model.
+
+    usual: what a verb takes for fields that the command line does not name.
+    """
     schema = PASSES.find(registered)
     config = {
         "input_model": input_model(arguments.model, arguments.base),
         "data_configs": list(_data_configs(arguments)),
-        "passes": {name: {"type": registered, **_rows(registered, schema, arguments)}},
+        "passes": {
+            name: {"type": registered, **(usual or {}), **_rows(registered, schema, arguments)}
+        },
         "engine": {"evaluate": "ends"},
     }
     given = [

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from drupe.catalog import SYSTEMS
 from drupe.config.document import Document
-from drupe.config.effects import idle_of_model, unused_host
+from drupe.config.effects import idle_of_model, told, unused_host
 from drupe.config.faults import Place
 from drupe.config.lints import lints, unready
 from drupe.config.operations import Operations
+from drupe.config.placeholders import unused
 from drupe.config.schema import EngineConfig, InputModel, Said, Workflow
 from drupe.config.source import Items, Map, lines_of
 from drupe.config.target import Systems, choose, findings, host, measures, notes
-from drupe.config.workspace import find_workspace
+from drupe.config.workspace import completed, find_workspace
 from drupe.core.dataset import Dataset
 from drupe.core.errors import Refused, nearest
 from drupe.core.operation import Operation
@@ -53,7 +55,8 @@ class Reader:
         document.section(AzureMLClient, ("azureml_client",))
         workspace = find_workspace(document.root, document.folder)
         systems = {
-            name: each.in_workspace(workspace.client) for name, each in self._systems().items()
+            name: each.in_workspace(self._own_workspace(each) or workspace.client)
+            for name, each in self._systems().items()
         }
         operations = Operations(document)
         chosen = self._target(engine, systems, system, target)
@@ -64,6 +67,7 @@ class Reader:
         names += [hosts[1].name] if engine.evaluate != "none" else []
         used = [name for name in dict.fromkeys(names) if name in systems]
         document.warn(lints(document.root, systems, used))
+        document.notes += map(Said, told(unused(document.root, used), document.root))
         if document.faults or model is None:
             return None
         read: list[Operation] = [
@@ -84,7 +88,7 @@ class Reader:
             raw=raw,
             lines=lines,
             notes=(),
-            unready=tuple(unready(document.root, systems, used, data)),
+            unready=tuple(unready(document.root, systems, used, data, workspace)),
         )
 
     def _check_sections(self) -> None:
@@ -119,6 +123,14 @@ class Reader:
                 remedy = f'Write "LocalSystem" (this machine) or {_listed(SYSTEMS.names()[1:])}.'
                 self._document.fault((*place, "type"), what, remedy)
         return found
+
+    def _own_workspace(self, system: System) -> AzureMLClient | None:
+        """Return the workspace of the file that a system names, if it names a sound one."""
+        own = system.client()
+        with suppress(Refused):  # "has no workspace" is told where steps are to run there
+            found = completed(own, self._document.folder) if own else None
+            return found if found and all(found.triple) else None
+        return None
 
     def _target(
         self, engine: EngineConfig, systems: Systems, system: str | None, target: str | None

@@ -15,18 +15,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from drupe.config.faults import Place
 from drupe.config.source import Items, Map
 from drupe.core.errors import Refused
-from drupe.core.resource import AzureMLClient
+from drupe.core.resource import CLIENT_NAMES, AzureMLClient
 
-NAMES = ("subscription_id", "resource_group", "workspace_name")
-KEYS = ("azureml_client", "azureml_client_config")
+TOP = "azureml_client"
+KEYS = (TOP, "azureml_client_config")
 FOLDERS = (".azureml", "aml_config", "")
 VARIABLES = {
     "subscription_id": ("AZUREML_ARM_SUBSCRIPTION", "AZURE_SUBSCRIPTION_ID"),
@@ -38,11 +40,15 @@ REMEDY = 'Write "azureml_client" with subscription_id, resource_group and worksp
 
 @dataclass(frozen=True)
 class Workspace:
-    """What was found. client: None where there is none, or more than one: why says which."""
+    """What was found. client: None where there is none, or more than one: why says which.
+
+    places: of the config, where it is described.
+    """
 
     client: AzureMLClient | None
     origin: str = ""
     why: str = ""
+    places: tuple[Place, ...] = ()
 
     @property
     def note(self) -> str:
@@ -65,25 +71,34 @@ def find_workspace(
 ) -> Workspace:
     """Return the workspace of a config in our words; folder: the config's."""
     named = list(_clients(root))
-    top = [(client, origin) for client, origin in named if origin == "azureml_client"]
-    try:
-        whole = [(completed(client, folder), origin) for client, origin in top or named]
-    except Refused as fault:
-        return Workspace(None, why=f"needs a workspace, and {fault.where} {fault.what}")
-    differing = {client.triple for client, _ in whole if any(client.triple)}
-    if len(differing) > 1:
-        names = " and ".join(sorted({str(triple[2]) for triple in differing}))
-        return Workspace(None, why=f"is in no workspace of its own, and the config names {names}")
-    client, origin = next(
-        ((client, origin) for client, origin in whole if any(client.triple)),
-        whole[0] if whole else (AzureMLClient(), ""),
-    )
+    client, places = AzureMLClient(), list[Place]()
+    for is_top in (True, False):
+        asked = [each for each in named if (each[1] == (TOP,)) is is_top]
+        if all(client.triple) or not asked:
+            continue
+        try:
+            whole = [(completed(each, folder), place) for each, place in asked]
+        except Refused as fault:
+            return Workspace(None, why=f"needs a workspace, and {fault.where} {fault.what}")
+        naming = [each for each in whole if any(each[0].triple)]
+        differing = {each.triple for each, _ in naming}
+        if len(differing) > 1:
+            names = " and ".join(sorted({str(triple[2]) for triple in differing}))
+            why = f"is in no workspace of its own, and the config names {names}"
+            return Workspace(None, why=why)
+        said, place = (naming or whole)[0]
+        if not places:
+            client, places = said, [place]
+        elif naming:
+            client = _with(client, dict(zip(CLIENT_NAMES, said.triple, strict=True)))
+            places.append(place)
+    origin = " and ".join(map(_written, places))
     if not all(client.triple):
         client, found = _filled(client, folder, environment)
         origin = " and ".join(filter(None, (origin, found)))
     if all(client.triple):
-        return Workspace(client, origin)
-    missing = [name for name in NAMES if not getattr(client, name)]
+        return Workspace(client, origin, places=tuple(places))
+    missing = [name for name in CLIENT_NAMES if not getattr(client, name)]
     some = f"knows no {', '.join(missing)}" if any(client.triple) else "has no workspace"
     return Workspace(None, why=f"{some}, nor has a config.json or the environment")
 
@@ -95,9 +110,11 @@ def completed(client: AzureMLClient, folder: Path) -> AzureMLClient:
     file = (folder / client.aml_config_path).resolve()
     said = _read(file)
     if said is None:
-        what = f"is {file}, which is no JSON file with {', '.join(NAMES)}"
+        what = f"is {file}, which is no JSON file with {', '.join(CLIENT_NAMES)}"
         raise Refused("azureml_client.aml_config_path", what, "Mend the path.")
-    return client.model_copy(update={name: getattr(client, name) or said[name] for name in NAMES})
+    return client.model_copy(
+        update={name: getattr(client, name) or said[name] for name in CLIENT_NAMES}
+    )
 
 
 def _filled(
@@ -120,8 +137,8 @@ def _filled(
     return _with(client, said), origin
 
 
-def _with(client: AzureMLClient, said: Mapping[str, str]) -> AzureMLClient:
-    update = {name: getattr(client, name) or said.get(name) for name in NAMES}
+def _with(client: AzureMLClient, said: Mapping[str, str | None]) -> AzureMLClient:
+    update = {name: getattr(client, name) or said.get(name) for name in CLIENT_NAMES}
     return client.model_copy(update=update)
 
 
@@ -131,23 +148,28 @@ def _read(file: Path) -> dict[str, str] | None:
         said = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(said, dict) or not all(isinstance(said.get(name), str) for name in NAMES):
+    if not isinstance(said, dict) or not all(
+        isinstance(said.get(name), str) for name in CLIENT_NAMES
+    ):
         return None
-    return {name: said[name] for name in NAMES}
+    return {name: said[name] for name in CLIENT_NAMES}
 
 
-def _clients(value: Any, place: str = "") -> Iterator[tuple[AzureMLClient, str]]:
+def _written(place: Place) -> str:
+    steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in place)
+    return "".join(steps).removeprefix(".")
+
+
+def _clients(value: Any, place: Place = ()) -> Iterator[tuple[AzureMLClient, Place]]:
     """Yield each client that is written down, and where; what is none is told elsewhere."""
     if isinstance(value, Items):
         for index, inner in enumerate(value):
-            yield from _clients(inner, f"{place}[{index}]")
+            yield from _clients(inner, (*place, index))
     elif isinstance(value, Map):
         for key, inner in value.items():
-            path = f"{place}.{key}" if place else str(key)
             if key in KEYS and isinstance(inner, Map):
-                try:
-                    yield AzureMLClient.model_validate_json(json.dumps(inner)), path
-                except ValidationError:
-                    continue
+                with suppress(ValidationError):
+                    client = AzureMLClient.model_validate_json(json.dumps(inner))
+                    yield client, (*place, key)
             else:
-                yield from _clients(inner, path)
+                yield from _clients(inner, (*place, key))

@@ -6,9 +6,11 @@
     steps/KEY/marks      device, inode, size and time of each file on this machine
     steps/KEY/files/     the result as a folder: hard links to the blobs
     locks/KEY            held by the process that works on a step
-    runs/PID-N           held by a run that goes on: the keys that it needs
+    runs/PID-N           held by a run that goes on: the keys that it needs, and what it uses
+                         of what follows
     work/KEY/            where a running step writes; its scratch outlives a kill
-    resources/DIGEST/    what was fetched from elsewhere: see `resources.fetch`
+    resources/DIGEST/    what was fetched from elsewhere; environments, code, ray: what systems
+                         keep (see `provisions.py`)
     digests              digests of input files by their identity
 
     a step's folder      is a hit when
@@ -29,6 +31,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -82,10 +85,16 @@ class Cache:
 
     def __init__(self, folder: Path, warn: Callable[[str], None] = lambda text: None) -> None:
         self.folder = folder
-        self._warn = warn
+        self.warn = warn
         self._warned: set[str] = set()
         self.blobs = Blobs(folder / "blobs")
         self.digests = DigestMemo(folder / "digests")
+
+    def warning_by(self, warn: Callable[[str], None]) -> Cache:
+        """Return this cache, with another way to warn; what was told once is not told again."""
+        other = copy(self)
+        other.warn = warn
+        return other
 
     def check_folders(self, where: str) -> None:
         """Raise Refused where a file lies in the place of a folder."""
@@ -115,6 +124,9 @@ class Cache:
     @contextmanager
     def using(self, keys: Iterable[str]) -> Iterator[None]:
         """Have no other process drop the results `keys` as long as this block runs.
+
+        What of `core.provisions` is used is named among them: the digest of an environment or a
+        resource, "code", "ray".
 
         In a cache that cannot be written nothing is told, and nobody drops anything.
         """
@@ -164,7 +176,7 @@ class Cache:
         text = f"The cached result {key[:12]} is not used: {fault}. It is made anew."
         if text not in self._warned:  # a plan, a run and the lock's holder ask the same
             self._warned.add(text)
-            self._warn(text)
+            self.warn(text)
 
     def _fault(
         self, step: Path, manifest: Manifest, key: str, kind: str, parents: tuple[str, ...]
@@ -209,7 +221,7 @@ class Cache:
             return found
         with (
             full_disk_told(self.folder),
-            locked(self.folder / "locks" / key, lambda: self._warn(WAITING)),
+            locked(self.folder / "locks" / key, lambda: self.warn(WAITING)),
         ):
             found = None if force else self._use(key, kind, parents, base)
             if found:

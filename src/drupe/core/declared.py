@@ -46,7 +46,12 @@ class Declared(BaseModel):
     def input_paths(self) -> list[Path]:
         """Return every path that the fields name, in order."""
         paths: list[Path] = []
-        self.key_form(lambda path: paths.append(path) or "")  # type: ignore[func-returns-value]
+
+        def note(path: Path) -> str:
+            paths.append(path)
+            return ""
+
+        self.key_form(note)
         return paths
 
 

@@ -1,4 +1,4 @@
-"""Dropping from a cache what nothing needs: results by age and size, blobs, what kills left.
+"""Dropping from a cache what nothing needs: results, provisions, blobs, what kills left.
 
 One process at a time does it. A result that a process works on, or that a run that goes on has
 named (`Cache.using`), is never dropped; a result goes by a rename, so whole.
@@ -18,6 +18,7 @@ from drupe.core.cache import Cache
 from drupe.core.errors import Refused
 from drupe.core.files import check_writable, remove_tree
 from drupe.core.locks import is_locked, lock_if_free, locked
+from drupe.core.provisions import Provision, drop, provisions
 from drupe.core.stock import (
     KEY,
     SHORT,
@@ -40,7 +41,8 @@ class Sweep:
     """What was dropped, or would be.
 
     results: whole results. blobs: digests that no result names. freed_bytes, left_bytes: on
-    the disk; left are results and blobs. leftovers: what killed processes left. locks: lock
+    the disk; left are results, blobs and provisions. provisions: what systems and resources kept.
+    leftovers: what killed processes left. locks: lock
     files that nobody holds. digests: how many digests of input files were forgotten.
     """
 
@@ -48,6 +50,7 @@ class Sweep:
     blobs: tuple[str, ...]
     freed_bytes: int
     left_bytes: int
+    provisions: tuple[Provision, ...] = ()
     leftovers: tuple[Path, ...] = ()
     locks: tuple[Path, ...] = ()
     digests: int = 0
@@ -57,6 +60,7 @@ class Sweep:
         return {
             "results": [entry.to_json() for entry in self.results],
             "blobs": len(self.blobs),
+            "provisions": [provision.to_json() for provision in self.provisions],
             "leftovers": [f"{path.parent.name}/{path.name}" for path in self.leftovers],
             "locks": len(self.locks),
             "digests": self.digests,
@@ -80,7 +84,7 @@ def remove(cache: Cache, prefixes: Iterable[str], dry_run: bool = False) -> Swee
                     "is in use by a run that goes on",
                     "Wait until it is done, or stop it.",
                 )
-        return _drop(cache, stock, chosen, dry_run)
+        return _drop(cache, stock, chosen, provisions(cache, busy), [], dry_run)
 
 
 def collect(
@@ -89,10 +93,10 @@ def collect(
     older_than_seconds: float | None = None,
     dry_run: bool = False,
 ) -> Sweep:
-    """Drop what nothing can use any more, and the least recently used results beyond a limit.
+    """Drop what nothing can use any more, and what was not used for longest beyond a limit.
 
-    keep_bytes: results are dropped until so much is left. older_than_seconds: those not used
-    for so long are dropped. Neither: every result stays.
+    keep_bytes: results, environments and resources are dropped until so much is left.
+    older_than_seconds: those not used for so long are dropped. Neither: every result stays.
     """
     with _alone(cache, dry_run):
         stock, busy = survey(cache), in_use(cache)
@@ -100,22 +104,35 @@ def collect(
         chosen = []
         if older_than_seconds is not None:
             chosen = [entry for entry in idle if entry.age_seconds > older_than_seconds]
+        kept = provisions(cache, busy)
+        unused = [each for each in kept if each.is_idle(older_than_seconds)]
         if keep_bytes is not None:
-            chosen += _until_it_fits(stock.without(chosen), busy, keep_bytes)
-        return _tidy_up(cache, _drop(cache, stock, chosen, dry_run), busy, dry_run)
+            stay = [each for each in kept if each not in unused]
+            results, others = _until_it_fits(stock.without(chosen), stay, busy, keep_bytes)
+            chosen, unused = chosen + results, unused + others
+        return _tidy_up(cache, _drop(cache, stock, chosen, kept, unused, dry_run), busy, dry_run)
 
 
 def fit(cache: Cache, quota_bytes: int, needed: Iterable[str]) -> Sweep | None:
-    """Drop least recently used results that are not `needed` until the cache fits its quota.
+    """Drop what is not `needed` and was used least recently until the cache fits its quota.
 
-    Returns None when it fits already, or cannot be written.
+    needed: keys of results, and what `Cache.using` is told beside them. Returns None when it fits
+    already, or cannot be written.
     """
-    if survey(cache).total_bytes <= quota_bytes or not os.access(cache.folder, os.W_OK):
+    total = on_disk(survey(cache), provisions(cache, set()))
+    if total <= quota_bytes or not os.access(cache.folder, os.W_OK):
         return None
     with _alone(cache, dry_run=False):
         stock = survey(cache)
         busy = in_use(cache) | set(needed)
-        return _drop(cache, stock, _until_it_fits(stock, busy, quota_bytes), dry_run=False)
+        kept = provisions(cache, busy)
+        chosen, unused = _until_it_fits(stock, kept, busy, quota_bytes)
+        return _drop(cache, stock, chosen, kept, unused, dry_run=False)
+
+
+def on_disk(stock: Stock, kept: Iterable[Provision]) -> int:
+    """Return the bytes of a cache on the disk: what has several names is counted once."""
+    return total_of([*stock.sizes, *(each.sizes for each in kept)])
 
 
 @contextmanager
@@ -127,43 +144,59 @@ def _alone(cache: Cache, dry_run: bool) -> Iterator[None]:
         yield
 
 
-def _until_it_fits(stock: Stock, busy: set[str], keep_bytes: int) -> list[Entry]:
-    """Return the least recently used results without which at most `keep_bytes` are left."""
+def _until_it_fits(
+    stock: Stock, kept: list[Provision], busy: set[str], keep_bytes: int
+) -> tuple[list[Entry], list[Provision]]:
+    """Return what was used least recently, without which at most `keep_bytes` are left."""
     named = stock.without(())
-    left = named.total_bytes
+    left = on_disk(named, kept)
     blobs = Counter(digest for entry in named.entries for digest in entry.digests)
-    holders: Counter[Inode] = Counter(inode for entry in named.entries for inode in entry.sizes)
-    holders.update(inode for sizes in named.blobs.values() for inode in sizes)
-    chosen = []
-    for entry in sorted(named.entries, key=lambda entry: entry.used):
+    held = [*named.sizes, *(each.sizes for each in kept)]
+    holders: Counter[Inode] = Counter(inode for sizes in held for inode in sizes)
+    results: list[Entry] = []
+    others: list[Provision] = []
+    candidates: list[Entry | Provision] = [*named.entries, *kept]
+    for each in sorted(candidates, key=lambda each: each.used):
         if left <= keep_bytes:
             break
-        if entry.key in busy:
+        if each.in_use if isinstance(each, Provision) else each.key in busy:
             continue
-        chosen.append(entry)
-        gone = [entry.sizes]
-        blobs.subtract(entry.digests)
-        gone += [
-            named.blobs[name] for name in entry.digests & named.blobs.keys() if not blobs[name]
-        ]
+        gone = [each.sizes]
+        if isinstance(each, Provision):
+            others.append(each)
+        else:
+            results.append(each)
+            blobs.subtract(each.digests)
+            gone += [
+                named.blobs[name] for name in each.digests & named.blobs.keys() if not blobs[name]
+            ]
         for sizes in gone:
             for inode, size in sizes.items():
                 holders[inode] -= 1
                 left -= size if not holders[inode] else 0
-    return chosen
+    return results, others
 
 
-def _drop(cache: Cache, stock: Stock, chosen: list[Entry], dry_run: bool) -> Sweep:
-    """Drop the chosen results, and with them every blob that no other names."""
+def _drop(
+    cache: Cache,
+    stock: Stock,
+    chosen: list[Entry],
+    kept: list[Provision],
+    unused: list[Provision],
+    dry_run: bool,
+) -> Sweep:
+    """Drop the chosen results with every blob that no other names, and what is unused of `kept`."""
     if not dry_run:
         chosen = [entry for entry in chosen if drop_result(cache, entry.key)]
+        unused = [each for each in unused if drop(cache, each)]
     rest = stock.without(chosen)
     blobs = tuple(sorted(stock.blobs.keys() - rest.blobs.keys()))
     if not dry_run:
         for digest in blobs:
             cache.blobs.path(digest).unlink(missing_ok=True)
-    freed = stock.total_bytes - rest.total_bytes
-    return Sweep(tuple(chosen), blobs, freed_bytes=freed, left_bytes=rest.total_bytes)
+    left = on_disk(rest, [each for each in kept if each not in unused])
+    freed = on_disk(stock, kept) - left
+    return Sweep(tuple(chosen), blobs, freed, left, tuple(unused))
 
 
 def _tidy_up(cache: Cache, sweep: Sweep, busy: set[str], dry_run: bool) -> Sweep:
@@ -203,7 +236,7 @@ def drop_result(cache: Cache, key: str) -> bool:
 
 
 def _drop_leftover(cache: Cache, path: Path) -> None:
-    if path.parent.name not in ("work", "resources"):
+    if path.parent.name != "work":
         remove_tree(path)
         return
     with lock_if_free(cache.folder / "locks" / path.name) as free:

@@ -106,12 +106,13 @@ class Operation(Declared):
             )
         return None
 
-    def settled(self, source: Model) -> Self:
-        """Return the operation with what it leaves to the input model chosen, before its key is.
+    def settled(self, source: Model) -> tuple[Self, str]:
+        """Return the operation with what it leaves to the input model chosen, and a line on that.
 
-        It is asked at plan time, when `source` is there.
+        It is asked at plan time, when `source` is there and before there is a key; "" where
+        nothing was left open.
         """
-        return self
+        return self, ""
 
     def refusal_of_source(self, source: Model) -> Refused | None:
         """Return why this operation cannot work on what comes of the input model, or None.

@@ -7,19 +7,25 @@
 
 from __future__ import annotations
 
+import ipaddress
+import netrc
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from drupe.core.declared import Declared
 
 PLACEHOLDER = re.compile(
-    r"^\s*(your\b.*|<[^<>]+>|\[your [^\]]+\]|(todo|changeme|xxx+)\b.*)\s*$", re.IGNORECASE
+    r"^\s*(your(\b|_).*|<[^<>]+>|\[your [^\]]+\]|(todo|changeme|xxx+)\b.*)\s*$", re.IGNORECASE
 )
+BLANK = re.compile(r"<[A-Za-z][^<>]*>")  # of an address a part: no address holds a < of its own
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//|:)|azureml:")
+INSIDE = (".local", ".localhost", ".internal", ".intranet", ".lan", ".corp", ".home.arpa")
+CLIENT_NAMES = ("subscription_id", "resource_group", "workspace_name")
 
 
 class AzureMLClient(Declared):
@@ -46,9 +52,37 @@ class AzureMLClient(Declared):
         return (self.subscription_id, self.resource_group, self.workspace_name)
 
 
+def is_blank(text: str) -> bool:
+    """Return whether a text of Azure's was meant to be replaced, or a part of it."""
+    return bool(PLACEHOLDER.match(text) or BLANK.search(text))
+
+
 def is_address(text: str) -> bool:
     """Return whether a text is an address of something elsewhere: it begins with a scheme."""
     return SCHEME.match(text) is not None
+
+
+def is_public(url: str) -> bool:
+    """Return whether a URL can be read anywhere, by anybody, as far as it tells.
+
+    It is https, at a host of the internet; neither it (a query may be a signature) nor this
+    user's .netrc holds what opens it.
+    """
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    if parts.scheme != "https" or parts.query or "@" in parts.netloc or _is_inside(host):
+        return False
+    try:
+        return netrc.netrc().authenticators(host) is None
+    except (OSError, netrc.NetrcParseError):
+        return True
+
+
+def _is_inside(host: str) -> bool:
+    try:
+        return not ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." not in host or host.endswith(INSIDE)
 
 
 def kind_of(value: Any) -> str:
@@ -146,6 +180,11 @@ class Remote(Declared):
         return self.type in ("azureml_model", "azureml_datastore", "azureml_job_output")
 
     @property
+    def is_public(self) -> bool:
+        """Whether it is a URL that any machine on the internet can read."""
+        return self.type == "url" and is_public(str(self.url))
+
+    @property
     def is_immutable(self) -> bool:
         """Whether its address alone says what it holds, for good."""
         return self.type in ("azureml_registry_model", "azureml_model", "azureml_job_output")
@@ -189,13 +228,12 @@ class Remote(Declared):
         """Yield (field, value) of each that was meant to be replaced ("Your Azure ...")."""
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if isinstance(value, str) and PLACEHOLDER.match(value):
+            if isinstance(value, str) and is_blank(value):
                 yield name, value
-        client = self.azureml_client
-        for name in ("subscription_id", "resource_group", "workspace_name"):
-            value = getattr(client, name, None)
-            if isinstance(value, str) and PLACEHOLDER.match(value):
-                yield f"azureml_client.{name}", value
+        client = self.azureml_client or AzureMLClient()
+        for name, text in zip(CLIENT_NAMES, client.triple, strict=True):
+            if text is not None and is_blank(text):
+                yield f"azureml_client.{name}", text
 
 
 def _described(text: str) -> dict[str, Any]:
@@ -207,7 +245,6 @@ def _described(text: str) -> dict[str, Any]:
             for name in ("name", "version"):
                 if f"short_{name}" in fields:
                     fields[name] = fields.pop(f"short_{name}")
-            names = ("subscription_id", "resource_group", "workspace_name")
-            client = {name: fields.pop(name) for name in names if name in fields}
+            client = {name: fields.pop(name) for name in CLIENT_NAMES if name in fields}
             return {"type": kind, **fields, **({"azureml_client": client} if client else {})}
     return {"type": "url", "url": text}

@@ -26,7 +26,6 @@ from drupe.core.process import is_alive
 KEY = re.compile(r"[0-9a-f]{64}")
 ASIDE = re.compile(r"\.[0-9a-f]{64}\.(replaced|dropped)-\d+")
 SHORT = 12
-RESOURCE_SECONDS = 90 * 86400
 Inode = tuple[int, int]
 Sizes = dict[Inode, int]
 State = Literal["sound", "unverified", "damaged", "other format"]
@@ -86,7 +85,12 @@ class Stock:
     @property
     def total_bytes(self) -> int:
         """The bytes on the disk: what has several names is counted once."""
-        return total_of([*(entry.sizes for entry in self.entries), *self.blobs.values()])
+        return total_of(self.sizes)
+
+    @property
+    def sizes(self) -> list[Sizes]:
+        """The files of each result and of each blob, by their inodes."""
+        return [*(entry.sizes for entry in self.entries), *self.blobs.values()]
 
     @cached_property
     def _holders(self) -> Counter[Inode]:
@@ -223,23 +227,11 @@ def in_use(cache: Cache) -> set[str]:
     return keys
 
 
-def _is_unused(fetched: Path) -> bool:
-    """Return whether what was fetched is not whole, or not asked for any more."""
-    listing = fetched / "listing"
-    return not listing.exists() or time.time() - listing.stat().st_mtime > RESOURCE_SECONDS
-
-
 def left_behind(cache: Cache, busy: set[str]) -> Iterator[Path]:
-    """Yield what killed processes left: folders of work, results moved aside, runs' notes.
-
-    With them what was fetched from elsewhere in part, or was not asked for in 90 days.
-    """
+    """Yield what killed processes left: folders of work, results moved aside, runs' notes."""
     for work in names_in(cache.folder / "work"):
         if KEY.fullmatch(work.name) and work.name not in busy:
             yield work
-    for fetched in names_in(cache.folder / "resources"):
-        if KEY.fullmatch(fetched.name) and fetched.name not in busy and _is_unused(fetched):
-            yield fetched
     for aside in names_in(cache.folder / "steps"):
         if ASIDE.fullmatch(aside.name) and not is_alive(int(aside.name.rpartition("-")[2])):
             yield aside

@@ -105,6 +105,10 @@ class System(Declared):
         """
         return False
 
+    def keeps(self, setting: Setting) -> tuple[str, ...]:
+        """Return what its steps use of `core.provisions`, in the words of `Cache.using`."""
+        return ()
+
     def threads(self) -> int:
         """Return how many threads a step may use; 0: the cores of the machine on which it runs.
 

@@ -20,9 +20,10 @@ from drupe.checkpoint.mapped import MappedTensors
 from drupe.core.errors import DrupeError
 from drupe.export.decoder import Decoder
 from drupe.export.form import Form
-from drupe.export.graph import DATA_FILE, TYPES, build
+from drupe.export.graph import build
 from drupe.export.parts import Parts
 from drupe.export.placement import Cast, Matrix, Piece, Quantize, Region
+from drupe.export.weighted_graph import DATA_FILE, TYPES
 from drupe.quantize.codes import Packed, Rounded, dequantize, unpack
 from drupe.quantize.grid import Grid
 

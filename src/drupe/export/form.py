@@ -43,10 +43,8 @@ def form_of(step: ExportGenAI, decoder: Decoder, stored_dtype: str) -> Form:
     """Return the form that a pass asks for; stored_dtype: the checkpoint's, of its embedding."""
     provider = step.target.short_provider
     dtype = ACTIVATIONS.get(step.precision) or OF_QUANTIZED[provider]
-    grid = None
-    if step.precision in BITS:
-        bits = 4 if step.precision == "int4" else 8
-        grid = Grid(bits, step.int4_block_size, step.int4_is_symmetric)  # type: ignore[arg-type]
+    bits = BITS.get(step.precision)
+    grid = Grid(bits, step.int4_block_size, step.int4_is_symmetric) if bits else None
     level = step.int4_accuracy_level
     turns_inside = all(each.size % ROTARY_GRAIN == 0 for each in decoder.rotaries.values())
     # 16 bits that are widened when they are looked up are the same values in half the space.

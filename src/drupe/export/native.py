@@ -26,13 +26,17 @@ from drupe.export.decoder import Decoder
 from drupe.export.families import read_decoder
 from drupe.export.folder import WHERE, check_no_path_left, check_result, finish_tokenizer
 from drupe.export.form import form_of
-from drupe.export.graph import DATA_FILE, build
+from drupe.export.graph import build
 from drupe.export.parts import EMBEDDING, Parts
 from drupe.export.passes import ExportGenAI
 from drupe.export.settings import GRAPH_FILE, genai_settings
 from drupe.export.slow_nodes import check_fast
 from drupe.export.stream import write_data
+from drupe.export.weighted_graph import DATA_FILE
+from drupe.quantize.mse import least_squared_error
 from drupe.quantize.rtn import round_to_nearest
+
+ROUNDINGS = {"rtn": round_to_nearest, "mse": least_squared_error}
 
 
 def export(step: ExportGenAI, model: Model, out: Path, job: Job) -> None:
@@ -54,7 +58,7 @@ def export(step: ExportGenAI, model: Model, out: Path, job: Job) -> None:
     tokenizer = _tokenizer(model)
     data = job.scratch / "export" / DATA_FILE
     with MappedTensors(stored) as weights:
-        write_data(built.layout, weights, round_to_nearest, data, job)
+        write_data(built.layout, weights, ROUNDINGS[step.rounding], data, job)
     os.replace(data, out / DATA_FILE)
     onnx_ir.save(built.model, out / GRAPH_FILE)
     tokenizer.save_pretrained(out)

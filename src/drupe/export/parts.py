@@ -17,6 +17,19 @@ FLOATS = ("F32", "BF16", "F16")
 EMBEDDING = "model.embed_tokens.weight"
 
 
+# Those of a layer, by the place where they are.
+NORMS = {
+    "pre": ("input_layernorm", "post_attention_layernorm"),
+    "sandwich": (
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    ),
+    "post": ("post_attention_layernorm", "post_feedforward_layernorm"),
+}
+
+
 class Parts:
     """Finds the matrices of a decoder among tensors, and checks their shapes.
 
@@ -116,6 +129,21 @@ class Parts:
             self._decoder.hidden if down else self._decoder.intermediate,
             self._decoder.branch_factor if down else 1.0,
         )
+
+    def check(self) -> None:
+        """Look for every matrix of the decoder."""
+        self.embedding()
+        self.head()
+        self.head_bias()
+        self.norm("model.norm")
+        for index in range(len(self._decoder.layers)):
+            for find in (self.qkv, self.qkv_bias, self.head_norms, self.output, self.output_bias):
+                find(index)
+            for side in ("gate", "up", "down"):
+                self.mlp(index, side)
+                self.mlp_bias(index, side)
+            for name in NORMS[self._decoder.norms]:
+                self.norm(f"model.layers.{index}.{name}")
 
     def unused(self) -> list[str]:
         """Return the names of tensors that no method has given out."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from drupe.checkpoint.header import headers
 from drupe.core.effects import Idle
 from drupe.core.errors import Refused
 from drupe.core.libraries import library_version
@@ -14,6 +15,8 @@ from drupe.core.model import Model
 from drupe.core.operation import Metric, Pass
 from drupe.core.target import Target
 from drupe.export.families import FAMILIES, architecture, read_decoder
+from drupe.export.parts import Parts
+from drupe.quantize.grid import BLOCK_SIZES
 
 EXPORT_PRELOAD = (
     "torch",
@@ -22,6 +25,7 @@ EXPORT_PRELOAD = (
     "onnx_ir",
     "onnxruntime",
 )
+WHERE = "ModelBuilder"
 Precision = Literal["fp32", "fp16", "bf16", "int8", "int4"]
 Exporter = Literal["auto", "native", "genai"]
 
@@ -58,6 +62,11 @@ ARCHITECTURES = (
     *("Phi3ForCausalLM", "Phi3SmallForCausalLM", "PhiMoEForCausalLM", "Qwen2ForCausalLM"),
     *("Qwen3ForCausalLM", "SmolLM3ForCausalLM"),
 )
+
+
+FAST = (None, 4)  # accuracy levels of 8-bit weights on the CPU
+# What drupe's own exporter alone can do.
+OWN_FIELDS = {"rounding": "rtn", "int4_is_symmetric": True, "quantize_embeddings": False}
 
 
 def builder_is_known() -> bool:
@@ -101,6 +110,8 @@ class ExportGenAI(Pass):
 
     0 leaves it to the runtime; None: the builder's default, 4 for cpu and webgpu, else 0.
     """
+    rounding: Literal["rtn", "mse"] = "rtn"
+    """How int4 and int8 are chosen: rtn, to nearest; mse, by the least squared error of a block."""
     int4_is_symmetric: bool = True
     """Whether zero has the same code in every block (int4 and int8); else zero points are kept."""
     quantize_embeddings: bool = False
@@ -120,19 +131,34 @@ class ExportGenAI(Pass):
     def refusal(self, kind: str, target: Target) -> Refused | None:
         """Refuse a pair of precision and provider that no runtime loads."""
         loadable = LOADABLE[self.target.short_provider]
+        level = self.int4_accuracy_level
+        if self.precision == "int8" and self.target.short_provider == "cpu" and level not in FAST:
+            return Refused(
+                f"{WHERE}.int4_accuracy_level",
+                f"is {level}, at which products of 8-bit weights take 86 times as long on the CPU",
+                "Leave it out, or write 4.",
+            )
         if self.precision not in loadable:
             return Refused(
-                "ModelBuilder.precision",
+                f"{WHERE}.precision",
                 f"{self.precision} for {self.target.provider} gives a model that no runtime loads",
                 f"Choose one of {', '.join(loadable)}.",
             )
         return super().refusal(kind, target)
 
-    def settled(self, source: Model) -> Self:
+    def settled(self, source: Model) -> tuple[Self, str]:
         """Return the pass with its exporter chosen by the model's family."""
         if self.exporter != "auto":
-            return self
-        return self.model_copy(update={"exporter": exporter_of(source)})
+            return self, ""
+        exporter, note = exporter_of(source), ""
+        if exporter == "genai":
+            gigabytes = 3.1 * _weights_bytes(source) / 10**9
+            note = (
+                f"{_architecture(source) or 'this model'} is exported by ONNX Runtime GenAI's "
+                f"builder, with the whole model in memory (about {gigabytes:.1f} GB): drupe itself "
+                f"does {', '.join(FAMILIES)}"
+            )
+        return self.model_copy(update={"exporter": exporter}), note
 
     def refusal_of_source(self, source: Model) -> Refused | None:
         """Refuse a model whose architecture the exporter does not know."""
@@ -140,7 +166,15 @@ class ExportGenAI(Pass):
         if not name:
             return None
         if self.exporter == "native":
-            return _refusal_of_config(source)
+            return _refusal_of_headers(self, source)
+        own = [field for field, usual in OWN_FIELDS.items() if getattr(self, field) != usual]
+        if own:
+            return Refused(
+                "ModelBuilder",
+                f"sets {' and '.join(own)}, which ONNX Runtime GenAI's builder does not know, and "
+                f"{name} is exported by it",
+                f"Leave it out, or choose a model of {', '.join(FAMILIES)}.",
+            )
         if name not in ARCHITECTURES and builder_is_known():
             return Refused(
                 "ModelBuilder",
@@ -160,9 +194,16 @@ class ExportGenAI(Pass):
     def rule_of_thumb(
         self, work: float, model_bytes: int
     ) -> tuple[float | None, int | None, int | None]:
-        """Return what 3.8B parameters in bfloat16 took on two cores: the whole model in memory."""
+        """Return what 3.8B parameters in bfloat16 took on two cores.
+
+        The builder holds the whole model in memory, several times over.
+        """
         share = {"int4": 0.33, "int8": 0.55, "fp32": 2.0}.get(self.precision, 1.0)
-        return 0.5 + 1.8e-8 * work, 350 * 10**6 + int(3.1 * model_bytes), int(share * model_bytes)
+        if self.exporter == "genai":
+            memory = 350 * 10**6 + int(3.1 * model_bytes)
+            return 0.5 + 1.8e-8 * work, memory, int(share * model_bytes)
+        of_byte = 2.2e-9 if self.rounding == "rtn" else 2.2e-8
+        return 0.5 + of_byte * work, 600 * 10**6, int(share * model_bytes)
 
     def without_effect(self) -> list[Idle]:
         """Return the options of blocks of weights, where the weights are in no blocks."""
@@ -170,19 +211,44 @@ class ExportGenAI(Pass):
             return []
         return [
             Idle((name,), f"has no effect in {self.precision}: it is about int4 and int8")
-            for name in ("int4_block_size", "int4_accuracy_level")
+            for name in OF_BLOCKS
             if name in self.model_fields_set
         ]
 
 
-def _refusal_of_config(source: Model) -> Refused | None:
-    """Return what of config.json drupe's own exporter cannot write, or None."""
-    file = (source.base or source).path / "config.json"
+def _weights_bytes(source: Model) -> int:
+    folder = (source.base or source).path
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _refusal_of_headers(step: ExportGenAI, source: Model) -> Refused | None:
+    """Return what of config.json and the weights' headers drupe cannot export, or None."""
+    folder = (source.base or source).path
     try:
-        read_decoder(json.loads(file.read_text(encoding="utf-8")), "ModelBuilder")
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        decoder = read_decoder(config, WHERE)
+        specs = {spec.name: spec for spec in headers(folder)}
+        if specs:  # else they are elsewhere
+            Parts(decoder, specs, WHERE).check()
     except Refused as fault:
         return fault
+    if step.quantize_embeddings and decoder.hidden % step.int4_block_size:
+        fit = [size for size in BLOCK_SIZES if decoder.hidden % size == 0]
+        return Refused(
+            f"{WHERE}.int4_block_size",
+            f"is {step.int4_block_size}, which does not divide the {decoder.hidden} columns of the "
+            "embedding that is to be quantized",
+            f"Choose one of {', '.join(map(str, fit))}, or leave quantize_embeddings out."
+            if fit
+            else "Leave quantize_embeddings out.",
+        )
     return None
+
+
+OF_BLOCKS = (
+    *("int4_block_size", "int4_accuracy_level", "int4_is_symmetric"),
+    *("rounding", "quantize_embeddings"),
+)
 
 
 class ExportProof(Metric):

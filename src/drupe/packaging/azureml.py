@@ -19,7 +19,6 @@ import yaml
 from drupe.config.packages import PackageConfig
 from drupe.config.schema import Workflow
 from drupe.core.errors import DrupeError, Refused
-from drupe.core.resource import AzureMLClient
 from drupe.packaging.archive import Content
 from drupe.packaging.companions import program
 from drupe.packaging.requirements import python_version
@@ -44,7 +43,7 @@ def refuse(where: str, package: PackageConfig, kind: str, workflow: Workflow) ->
     if importlib.util.find_spec("azure") is None or importlib.util.find_spec("azure.ai") is None:
         what = f"is {package.type}, which needs azure-ai-ml, and that is not installed"
         raise Refused(where, what, 'pip install "drupe[azureml]"')
-    client_of(where, workflow)
+    workflow.workspace.needed(where)
     server = package.model_package.inferencing_server
     if package.type == "AzureMLDeployment" and server.code_folder is None and kind not in SCORE:
         raise Refused(
@@ -63,15 +62,6 @@ def code_folder(package: PackageConfig, workflow: Workflow) -> Path | None:
     """Return the folder of the user's own scoring script, if there is one."""
     named = package.model_package.inferencing_server.code_folder
     return Path(workflow.file).resolve().parent / named if named is not None else None
-
-
-def client_of(where: str, workflow: Workflow) -> AzureMLClient:
-    """Return the workspace of the config; raises Refused where there is none."""
-    written = workflow.raw.get("azureml_client")
-    client = AzureMLClient.model_validate(written) if written else workflow.host.system.client()
-    if client is None:
-        raise Refused(where, "has no workspace to be sent to", 'Write "azureml_client".')
-    return client
 
 
 def deployment_files(package: PackageConfig, kind: str, lines: list[str]) -> dict[str, Content]:
@@ -104,7 +94,7 @@ def send(
 
     Raises DrupeError for what the service does not take.
     """
-    client = workspace(client_of("engine.packaging_config", workflow))
+    client = workspace(workflow.workspace.needed("engine.packaging_config"))
     sent = _Sent(package, folder, stamp, client, note)
     if package.type == "AzureMLModels":
         sent.model(package.name, package.version, package.description, folder)

@@ -12,6 +12,7 @@ from typing import Any
 from drupe.chain import Step
 from drupe.core.dataset import Dataset
 from drupe.core.errors import Refused
+from drupe.core.model import Model
 from drupe.core.operation import Pass
 from drupe.core.resource import Remote
 from drupe.plan import Plan
@@ -48,19 +49,24 @@ def samples(planned: Plan, count: int) -> dict[str, list[dict[str, Any]]]:
     found = {}
     for step in planned.steps:
         if isinstance(step.operation, Pass) and step.operation.preview:
-            schema = type(step.operation)
-            asked = {
-                "pass": f"{schema.__module__}:{schema.__qualname__}",
-                "fields": json.loads(step.operation.model_dump_json()),
-                "model": (source.base or source).to_json(),
-                "count": count,
-            }
+            asked = asked_for(step.operation, source.base or source, count)
             told = _asked(step.operation.preview, asked)
             if "fault" in told:
                 where, what, remedy = told["fault"]
                 raise Refused(f"{step.name}, {where}", what, remedy)
             found[step.name] = told["samples"]
     return found
+
+
+def asked_for(trains: Pass, model: Model, count: int) -> dict[str, Any]:
+    """Return what the program that shows samples of a pass is asked (see `finetune.preview`)."""
+    schema = type(trains)
+    return {
+        "pass": f"{schema.__module__}:{schema.__qualname__}",
+        "fields": json.loads(trains.model_dump_json()),
+        "model": model.to_json(),
+        "count": count,
+    }
 
 
 def _look(planned: Plan, step: Step, rows: Dataset) -> Iterator[Finding]:

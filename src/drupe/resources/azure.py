@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from drupe.core.errors import DrupeError, Refused
-from drupe.core.resource import AzureMLClient
+from drupe.core.resource import CLIENT_NAMES, AzureMLClient
 
-NAMES = ("subscription_id", "resource_group", "workspace_name")
+PASSING = frozenset((408, 429, 500, 502, 503, 504))  # what a later call may not answer any more
 LOGIN_FAULTS = ("ClientAuthenticationError", "CredentialUnavailableError")
 INSTALL = 'pip install "drupe[azureml]"'
 
@@ -27,7 +27,7 @@ def workspace(client: AzureMLClient, transport: Any = None) -> Any:
 
     Raises Refused where the workspace is not named in full, or azure-ai-ml is not installed.
     """
-    missing = [name for name in NAMES if not getattr(client, name)]
+    missing = [name for name in CLIENT_NAMES if not getattr(client, name)]
     if missing:
         raise Refused(
             "azureml_client",
@@ -92,6 +92,13 @@ def fault_of(where: str, fault: Any) -> DrupeError:
         return Refused(where, what, "Mend the name or the version.")
     what = f"cannot be reached: {_first_line(fault)}"
     return DrupeError(where, what, "Connect and run again: what is here is kept.")
+
+
+def asked_seconds(fault: BaseException) -> float | None:
+    """Return how long the other side asks to be left alone (Retry-After), if it says a number."""
+    headers = getattr(getattr(fault, "response", None), "headers", None) or {}
+    said = str(headers.get("Retry-After", ""))
+    return float(said) if said.isdigit() else None
 
 
 def _settings(client: AzureMLClient, transport: Any) -> dict[str, Any]:

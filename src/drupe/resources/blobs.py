@@ -13,11 +13,10 @@ from typing import Any
 
 from drupe.core.errors import DrupeError
 from drupe.core.executor import Transient
-from drupe.resources.azure import fault_of, library
+from drupe.resources.azure import PASSING, asked_seconds, fault_of, library
 from drupe.resources.place import Entry, Listing, listed
 
 FOLDER_MARK = "hdi_isfolder"  # an empty blob that stands for a folder
-PASSING = (408, 429, 500, 502, 503, 504)
 
 
 class BlobPlace:
@@ -84,7 +83,7 @@ class BlobPlace:
             status = getattr(fault, "status_code", None)
             login = type(fault).__name__ == "ClientAuthenticationError"
             if status in PASSING or (status is None and not login):
-                raise Transient(known.where, what, known.remedy, _asked_seconds(fault)) from fault
+                raise Transient(known.where, what, known.remedy, asked_seconds(fault)) from fault
             raise type(known)(known.where, what, known.remedy) from fault
 
 
@@ -97,10 +96,3 @@ def _entry(name: str, blob: Any) -> Entry:
 
 def _is_folder(blob: Any) -> bool:
     return bool(blob.metadata and blob.metadata.get(FOLDER_MARK))
-
-
-def _asked_seconds(fault: Any) -> float | None:
-    """Return what Retry-After says, if it says a number."""
-    headers = getattr(getattr(fault, "response", None), "headers", None) or {}
-    said = str(headers.get("Retry-After", ""))
-    return float(said) if said.isdigit() else None

@@ -34,7 +34,7 @@ def check_checkpoint(folder: Path, *, needs_tokenizer: bool = True) -> None:
         )
     check_kind("hf", folder)
     _check_config(folder / "config.json")
-    _check_shards(folder)
+    check_shards(folder)
     _check_weights(folder)
     if needs_tokenizer:
         _check_tokenizer(folder)
@@ -62,13 +62,13 @@ def check_adapter(folder: Path) -> None:
     """Refuse a folder that is no whole PEFT adapter."""
     _check_is_folder(folder)
     check_kind("hf-adapter", folder)
-    _json_object(folder / "adapter_config.json")
+    json_object(folder / "adapter_config.json")
     read_header(folder / "adapter_model.safetensors")
 
 
 def _check_weights(folder: Path) -> None:
     """Refuse files of weights that are not whole, or that config.json does not describe."""
-    config = _json_object(folder / "config.json")
+    config = json_object(folder / "config.json")
     asked = (config.get("vocab_size"), config.get("hidden_size"))
     for spec in headers(folder):
         if not spec.name.endswith("embed_tokens.weight") or len(spec.shape) != 2:
@@ -88,7 +88,7 @@ def _check_is_folder(path: Path) -> None:
 
 
 def _check_config(file: Path) -> None:
-    names = _json_object(file).get("architectures")
+    names = json_object(file).get("architectures")
     if not (isinstance(names, list) and names and all(isinstance(name, str) for name in names)):
         raise Refused(
             str(file),
@@ -97,7 +97,8 @@ def _check_config(file: Path) -> None:
         )
 
 
-def _json_object(file: Path) -> dict[str, Any]:
+def json_object(file: Path) -> dict[str, Any]:
+    """Return what a file of JSON holds; raises Refused unless that is an object."""
     try:
         value = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as fault:
@@ -108,11 +109,12 @@ def _json_object(file: Path) -> dict[str, Any]:
     return value
 
 
-def _check_shards(folder: Path) -> None:
+def check_shards(folder: Path) -> None:
+    """Refuse a folder that lacks a file of weights which its index names."""
     index = folder / "model.safetensors.index.json"
     if not index.is_file():
         return
-    shards = _json_object(index).get("weight_map")
+    shards = json_object(index).get("weight_map")
     if not isinstance(shards, dict):
         raise Refused(str(index), 'has no "weight_map"', AGAIN)
     missing = [
@@ -127,7 +129,7 @@ def _check_tokenizer(folder: Path) -> None:
     if any(any(folder.glob(pattern)) for pattern in TOKENIZERS):
         return
     file = folder / "tokenizer_config.json"
-    config = _json_object(file) if file.is_file() else {}
+    config = json_object(file) if file.is_file() else {}
     if config.get("tokenizer_class") in WITHOUT_VOCABULARY or "auto_map" in config:
         return
     raise Refused(

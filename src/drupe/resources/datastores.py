@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 from drupe.core.errors import DrupeError
+from drupe.core.libraries import installed_version
 from drupe.core.resource import AzureMLClient, Remote
 from drupe.core.secrets import keep_untold
 from drupe.resources.azure import credential, library, registry, told, workspace
@@ -53,12 +54,16 @@ def storage_uri(remote: Remote, asked: Any, where: str) -> str:
         if remote.type == "azureml_model":
             return str(asked.models.get(str(remote.name), str(remote.version)).path)
         if remote.type == "azureml_job_output":
-            job = asked.jobs.get(str(remote.job_name))
-            output = (job.outputs or {}).get(str(remote.output_name))
-            default = DEFAULT_OUTPUTS.format(job=remote.job_name, output=remote.output_name)
-            base = str(getattr(output, "path", None) or default).replace("${{name}}", job.name)
-            return f"{base.rstrip('/')}/{remote.relative_path}"
+            return output_uri(remote, asked.jobs.get(str(remote.job_name)))
     return remote.uri
+
+
+def output_uri(remote: Remote, job: Any) -> str:
+    """Return the path of a datastore at which the output of a job lies, as azure-ai-ml tells."""
+    output = (job.outputs or {}).get(str(remote.output_name))
+    default = DEFAULT_OUTPUTS.format(job=remote.job_name, output=remote.output_name)
+    base = str(getattr(output, "path", None) or default).replace("${{name}}", job.name)
+    return f"{base.rstrip('/')}/{remote.relative_path}"
 
 
 def _of_registry(remote: Remote, client: AzureMLClient, where: str, transport: Any) -> BlobPlace:
@@ -70,7 +75,7 @@ def _of_registry(remote: Remote, client: AzureMLClient, where: str, transport: A
         if found is None:
             what = f"{remote.uri} lies at {path}, which is no blob"
             raise DrupeError(where, what, "Copy the model into a workspace, and name it there.")
-        address = _shared_address(asked, str(remote.registry_name), name, version, path)
+        address = _shared_address(asked, remote, path, where)
     shared = BLOB.fullmatch(address)
     assert shared is not None
     service = library("azure.storage.blob").ContainerClient
@@ -79,22 +84,30 @@ def _of_registry(remote: Remote, client: AzureMLClient, where: str, transport: A
     return BlobPlace(container, found["path"], where, remote.uri)
 
 
-def _shared_address(asked: Any, name: str, model: str, version: str, path: str) -> str:
+def _shared_address(asked: Any, remote: Remote, path: str, where: str) -> str:
     """Return the address by which a registry lets its container be read.
 
-    azure-ai-ml has no documented name for it: this is what its `models.download` calls.
+    azure-ai-ml has no documented name for it: this is what its `models.download` calls. What
+    Azure's REST interface documents (Registry Data References) wants the subscription and the
+    resource group of the registry, which who may read it need not know.
     """
-    inner = importlib.import_module("azure.ai.ml._utils._registry_utils")
-    models = asked.models
-    address, _ = inner.get_storage_details_for_registry_assets(
-        service_client=models._registry_service_client,  # noqa: SLF001
-        asset_type="models",
-        asset_name=model,
-        asset_version=version,
-        rg_name=models._resource_group_name,  # noqa: SLF001
-        reg_name=name,
-        uri=path,
-    )
+    try:
+        inner = importlib.import_module("azure.ai.ml._utils._registry_utils")
+        models = asked.models
+        address, _ = inner.get_storage_details_for_registry_assets(
+            service_client=models._registry_service_client,  # noqa: SLF001
+            asset_type="models",
+            asset_name=str(remote.name),
+            asset_version=str(remote.version),
+            rg_name=models._resource_group_name,  # noqa: SLF001
+            reg_name=str(remote.registry_name),
+            uri=path,
+        )
+    except (ImportError, AttributeError, TypeError) as fault:
+        version = installed_version("azure-ai-ml")
+        what = f"azure-ai-ml {version} does not tell where a registry keeps its files: {fault}"
+        remedy = "Copy the model into a workspace, and name it there."
+        raise DrupeError(where, what, remedy) from fault
     return str(address)
 
 

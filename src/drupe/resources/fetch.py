@@ -136,7 +136,8 @@ class _Fetching:
         part.parent.mkdir(parents=True, exist_ok=True)
         with part.open("ab") as file:
             if file.tell() > entry.size_bytes:
-                file.truncate(0)
+                file.seek(0)
+                file.truncate()
             self._progress(file.tell())
             self._rest(entry, file)
             file.flush()

@@ -17,9 +17,9 @@ from drupe.core.model import Model, check_kind
 from drupe.core.operation import Operation
 from drupe.core.resource import AzureMLClient, Remote
 from drupe.resources.checks import check_adapter
-from drupe.resources.fetch import Kept, Note
+from drupe.resources.fetch import FOLDER, Kept, Note
 from drupe.resources.models import Located, checkpoint, locate, locate_adapter, locate_files
-from drupe.resources.remote import Resolved, resolve
+from drupe.resources.remote import Resolved, ending, resolve
 from drupe.resources.rows import located
 
 MODEL, ADAPTER = "input_model.model_path", "input_model.adapter_path"
@@ -32,7 +32,8 @@ class Inputs:
 
     folder: the config's. cache: the cache's. client: the workspace of a resource that lies in
     one. reads: whether all systems that work on the input model are given its address.
-    reaches_hub: whether all of them fetch a model of the Hub themselves.
+    reaches_hub: whether all of them fetch a model of the Hub themselves. used: the digests under
+    which the cache keeps what was fetched.
     """
 
     folder: Path
@@ -42,6 +43,7 @@ class Inputs:
     note: Note
     reads: Reads
     reaches_hub: bool = False
+    used: set[str] = field(default_factory=set)
     _known: dict[str, Resolved] = field(default_factory=dict)
 
     def model(
@@ -104,8 +106,11 @@ class Inputs:
         if not isinstance(source.data_files, Remote):
             return dataset
         resolved = self._resolved(source.data_files, f"{dataset.name}.data_files")
-        fetched = None if reads(resolved.remote) else resolved.here().path
-        update = {"data_files": resolved.remote, "fetched": fetched}
+        remote = resolved.remote
+        fetched = None if reads(remote) else self._kept(resolved.here()).path
+        if fetched is None and remote.type == "azureml_job_output":
+            remote = ending(remote, is_file=resolved.listing.is_file)
+        update = {"data_files": remote, "fetched": fetched}
         source = source.model_copy(update=update)
         return dataset.model_copy(update={"load_dataset_config": source})
 
@@ -113,10 +118,14 @@ class Inputs:
         """Return what a model's folder is elsewhere, what of it is here, and whether all."""
         resolved = self._resolved(remote, where)
         whole = not self.reads(resolved.remote)
-        kept = resolved.here() if whole else resolved.small_files()
+        kept = self._kept(resolved.here() if whole else resolved.small_files())
         if kept.listing.is_file:
             raise Refused(where, f"{remote.uri} is a file", "Give the folder of the model.")
         return resolved, kept, whole
+
+    def _kept(self, kept: Kept) -> Kept:
+        self.used.add(kept.path.relative_to(self.cache / FOLDER).parts[0])
+        return kept
 
     def _resolved(self, remote: Remote, where: str) -> Resolved:
         known = remote.model_dump_json()
@@ -128,4 +137,5 @@ class Inputs:
 
 def _sourced(model: Model, resolved: Resolved, whole: bool) -> Model:
     """Return a model with its address, where not all of it is here."""
-    return model if whole else replace(model, source=resolved.remote.source)
+    folder = ending(resolved.remote, is_file=False)
+    return model if whole else replace(model, source=folder.source)

@@ -17,12 +17,13 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from drupe.core.digest import value_digest
-from drupe.core.errors import Refused
+from drupe.core.errors import DrupeError, Refused
 from drupe.core.resource import AzureMLClient, Remote
 from drupe.resources.fetch import Kept, Note, fetch, kept
 from drupe.resources.place import Listing, Place
 
 SMALL_BYTES = 32 * 2**20
+ELSE = "Download it, and give its path: it travels with the job then."
 UNUSUAL = re.compile(r"[^\w.+-]")
 
 
@@ -89,6 +90,15 @@ class Resolved:
         return self.known or _filled(place.listing(), self.remote, self.where)
 
 
+class Unfilled(Refused):
+    """What lies elsewhere is still a placeholder in one of its fields."""
+
+    def __init__(self, where: str, field: str, value: str) -> None:
+        what = f'is a placeholder in {field} ("{value}")'
+        super().__init__(where, what, "Write your own, or give a folder.")
+        self.value = value
+
+
 def resolve(
     remote: Remote, client: AzureMLClient | None, where: str, cache: Path, note: Note
 ) -> Resolved:
@@ -99,8 +109,7 @@ def resolve(
     """
     remote = remote.model_copy(update={"azureml_client": client})
     for field, value in remote.placeholders():
-        what = f'is a placeholder in {field} ("{value}")'
-        raise Refused(where, what, "Write your own, or give a folder.")
+        raise Unfilled(where, field, value)
 
     def place() -> Place:
         return _open(remote, client or AzureMLClient(), where)
@@ -111,11 +120,28 @@ def resolve(
     opened = place()
     found = _filled(opened.listing(), remote, where)
     identity = value_digest(["address", remote.address.rstrip("/"), found.digest])
-    named = _ending(remote, is_file=found.is_file).model_copy(update={"identity": identity})
+    named = ending(remote, is_file=found.is_file).model_copy(update={"identity": identity})
     return Resolved(named, where, cache, lambda: opened, note, found)
 
 
-def _ending(remote: Remote, *, is_file: bool) -> Remote:
+def read_url(url: str, known: str, cache: Path) -> Path:
+    """Return the file of a URL, fetched in a job that runs where it is needed.
+
+    known: its identity when the job was planned. Raises DrupeError where it is another now, or
+    cannot be read from there.
+    """
+    remote = Remote(type="url", url=url)
+    try:
+        found = resolve(remote, None, url, cache, print)
+        if found.remote.identity == known:
+            return found.here().path
+    except DrupeError as fault:
+        raise DrupeError(f"the job, {fault.where}", fault.what, ELSE) from fault
+    what = "holds something else than when the run was planned"
+    raise DrupeError(f"the job, {url}", what, f"Run again. {ELSE}")
+
+
+def ending(remote: Remote, *, is_file: bool) -> Remote:
     """Return a remote whose path ends in / where it is a folder, and not where it is a file."""
     end = "" if is_file else "/"
     update = {

@@ -133,8 +133,13 @@ def _check_scheme(fsspec: Any, scheme: str, where: str) -> None:
         raise Refused(where, what, extra) from fault
 
 
-def _options(url: str) -> dict[str, str]:
-    """Return what adlfs does not read from an address by itself: OneLake's host, other clouds'."""
+def _options(url: str) -> dict[str, Any]:
+    """Return what a file system does not find by itself.
+
+    Of https the proxies that the environment names; of Azure the host: OneLake's, other clouds'.
+    """
+    if url.startswith(("https:", "http:")):
+        return {"client_kwargs": {"trust_env": True}}
     found = ON_AZURE.match(url)
     if found is None:
         return {}

@@ -9,8 +9,8 @@
     inputs/NAME                a model, brought there by the executor; or data that lie elsewhere
     results/KEY                the result of an earlier step of the batch
 
-What batch.json names under "fetch" is a model of the Hub, which the batch itself fetches into its
-inputs. No path of this machine, and no secret, is in it.
+What batch.json names under "fetch" is a model of the Hub, under "urls" what lies at a public URL:
+the batch itself fetches them into its inputs. No path of this machine, and no secret, is in it.
 """
 
 from __future__ import annotations
@@ -38,12 +38,14 @@ class Bundle:
     """What travels. folder: with what is described above.
 
     inputs: {name: a folder here, or an address: a registered model's, else one of a folder if it
-    ends in "/", and of a file if not}. fetch: {name: "hub:OWNER/NAME@COMMIT"}.
+    ends in "/", and of a file if not}. fetch: {name: "hub:OWNER/NAME@COMMIT"}. urls: {name: a
+    URL, and what its content was known by when the batch was planned}.
     """
 
     folder: Path
     inputs: dict[str, Path | str] = field(default_factory=dict)
     fetch: dict[str, str] = field(default_factory=dict)
+    urls: dict[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def pack(batch: Batch, folder: Path, preload: tuple[str, ...] = (), code: bool = True) -> Bundle:
@@ -56,10 +58,11 @@ def pack(batch: Batch, folder: Path, preload: tuple[str, ...] = (), code: bool =
     if code:
         (folder / "wheels").mkdir(parents=True)
         write_wheels(folder / "wheels")
-    fetch = packing.bundle.fetch
-    told = {"format": FORMAT, "preload": list(preload), "fetch": fetch, "steps": steps}
+    bundle = packing.bundle
+    there = {"fetch": bundle.fetch, "urls": bundle.urls}
+    told = {"format": FORMAT, "preload": list(preload), **there, "steps": steps}
     (folder / "batch.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
-    return packing.bundle
+    return bundle
 
 
 class _Packing:
@@ -92,8 +95,10 @@ class _Packing:
                 continue
             source = value.load_dataset_config
             if isinstance(source.data_files, Remote):
-                there = source.fetched or self._input("data", source.data_files.source)
-                files = source.data_files.model_copy(update={"azureml_client": None})
+                files = source.data_files
+                known = str(files.identity) if files.is_public else None
+                there = source.fetched or self._input("data", files.source, known)
+                files = files.model_copy(update={"azureml_client": None})
                 given = source.model_copy(update={"data_files": files, "fetched": there})
                 update[name] = value.model_copy(update={"load_dataset_config": given})
         return operation.model_copy(update=update)
@@ -119,13 +124,18 @@ class _Packing:
         path = self._input("model", model.source or model.path)
         return replace(model, path=path, base=base, source=None)
 
-    def _input(self, kind: str, place: Path | str) -> Path:
-        """Return where a model's folder, or what lies at an address, is to be, each once."""
+    def _input(self, kind: str, place: Path | str, known: str | None = None) -> Path:
+        """Return where a model's folder, or what lies at an address, is to be, each once.
+
+        known: what a public URL's content is known by.
+        """
         if place not in self._inputs:
             name = f"{kind}{len(self._inputs)}"
             self._inputs[place] = Path(INPUTS, name)
             if isinstance(place, str) and place.startswith(HUB):
                 self.bundle.fetch[name] = place
+            elif isinstance(place, str) and known is not None:
+                self.bundle.urls[name] = (place, known)
             else:
                 self.bundle.inputs[name] = place
         return self._inputs[place]

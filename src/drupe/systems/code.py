@@ -13,6 +13,7 @@ import importlib.util
 import os
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import Distribution
 from pathlib import Path
@@ -73,6 +74,8 @@ def put_on_path(folder: Path) -> Path:
                 (staging / path).parent.mkdir(parents=True, exist_ok=True)
                 (staging / path).write_bytes(content)
         replace_folder(staging, made)
+    with suppress(OSError):
+        os.utime(made)  # housekeeping tells when it was used
     return made
 
 

@@ -94,6 +94,11 @@ class PythonEnvironment(System):
         """Make the environment, if it is drupe's to make and not there."""
         return bool(self.managed_env and self._managed(setting).make(setting.note))
 
+    def keeps(self, setting: Setting) -> tuple[str, ...]:
+        """Return drupe's own code, and the environment that drupe makes."""
+        own = (self._managed(setting).folder.name,) if self.managed_env else ()
+        return ("code", *own)
+
     def _managed(self, setting: Setting) -> Any:
         managed = _load("managed")
         return managed.ManagedEnvironment.asked(setting, self.providers, self.requirements_file)
@@ -141,12 +146,19 @@ class Ray(System):
         """The memory in bytes."""
         return read_bytes(self.memory) if isinstance(self.memory, str) else self.memory
 
+    def keeps(self, setting: Setting) -> tuple[str, ...]:
+        """Return drupe's own code, and what lies in the cache for a cluster of this machine."""
+        return ("code", "ray")
+
     def threads(self) -> int:
         """Return as many as Ray keeps cores."""
         return max(1, int(self.num_cpus))
 
     def refusal(self) -> Refused | None:
-        """Refuse where Ray is not installed."""
+        """Refuse where Ray is not installed, or what its client server's addresses need."""
+        remedy = 'pip install "drupe[ray]"'
         if installed_version("ray") is None:
-            return Refused(self.type, "needs ray", 'pip install "drupe[ray]"')
+            return Refused(self.type, "needs ray", remedy)
+        if self.address.startswith("ray://") and installed_version("grpcio") is None:
+            return Refused(self.type, f"needs grpcio to reach {self.address}", remedy)
         return None

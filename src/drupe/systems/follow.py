@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from drupe.core.cache import Run
 from drupe.core.digest import file_digest
-from drupe.core.errors import StepError
+from drupe.core.errors import DrupeError, StepError
 from drupe.core.executor import Batch, Executor, Polled, Transient
 from drupe.core.files import files_below, full_disk, is_disk_full
 from drupe.core.step import StepSpec
@@ -74,16 +74,23 @@ class Followed:
                 return Run(step.done["seconds"], peak, step.done["facts"], step.done["machine"])
             self._again(tell, lambda: self._executor.log(self._batch, key, folder))
         except BaseException:
-            self.cancel()
+            self.cancel(tell)
             raise
         error = _error(spec, folder, step, self._last)
         raise _with_full_disk(error, folder) if self._executor.here else error
 
-    def cancel(self) -> None:
-        """Stop the batch, unless it was never submitted or has ended."""
+    def cancel(self, tell: Tell) -> None:
+        """Stop the batch, unless it was never submitted or has ended.
+
+        Where it cannot be stopped that is told, and not raised: it is cancelled for a reason,
+        which is what the caller raises.
+        """
         if self._submits and self._last.state != "ended" and not self._cancelled:
             self._cancelled = True
-            self._executor.cancel(self._batch)
+            try:
+                self._executor.cancel(self._batch)
+            except DrupeError as fault:
+                tell({"event": "warning", "text": f"It may still run: {fault}"})
 
     def _submit(self, tell: Tell) -> None:
         self._submits += 1  # before: what was half submitted is to be cancelled too

@@ -13,14 +13,17 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import platform
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 from packaging.requirements import InvalidRequirement, Requirement
 
@@ -121,6 +124,8 @@ class ManagedEnvironment:
     def make(self, note: Callable[[str], None]) -> bool:
         """Make the environment where it is not there; return whether it was made now."""
         if self._is_made():
+            with suppress(OSError):  # a cache that cannot be written serves what it holds
+                os.utime(self.folder / MARK)  # housekeeping drops what is not used any more
             return False
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         log = self.folder.with_suffix(".log")
@@ -194,19 +199,28 @@ class ManagedEnvironment:
             chosen = ["--no-deps", "--requirement", str(self.lock)] if locked else [*self.wanted]
             chosen += ["--requirement", str(self.file)] if self.file is not None else []
             self._call([*pip, "install", *options, *chosen], log, written)
-            done = subprocess.run([*pip, "freeze", "--all"], stdout=-1, stderr=written, check=True)
-        return done.stdout.decode()
+            return self._call([*pip, "freeze", "--all"], log, written, answers=True)
 
-    def _call(self, words: list[str], log: Path, written: object) -> None:
-        """Run a program to its end; raises Refused with what it said last when it fails."""
-        process = subprocess.Popen(words, stdin=-3, stdout=written, stderr=written)  # type: ignore[call-overload]
+    def _call(
+        self, words: list[str], log: Path, written: IO[bytes], *, answers: bool = False
+    ) -> str:
+        """Run a program to its end; raises Refused with what it said last when it fails.
+
+        answers: whether its standard output is returned, and not in the log.
+        """
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if answers else written,
+            stderr=written,
+        )
         try:
-            failed = process.wait()
+            output, _ = process.communicate()
         except BaseException:
             process.kill()
             process.wait()
             raise
-        if failed:
+        if process.returncode:
             redact_file(log)
             lines = log.read_text(errors="replace").strip().splitlines()
             errors = [line for line in lines if line.startswith("ERROR: ")] or lines[-1:]
@@ -216,6 +230,7 @@ class ManagedEnvironment:
                 f"its environment cannot be made: {said}",
                 f"Mend its requirements; what pip said: {log}",
             )
+        return (output or b"").decode()
 
 
 def _lines(file: Path, where: str, depth: int = 0) -> Iterator[str]:

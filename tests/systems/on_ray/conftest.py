@@ -34,23 +34,33 @@ def _a_mark_by_which_our_processes_are_known() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """The address of a cluster of two nodes."""
+def addresses() -> Iterator[list[str]]:
+    """The address of a cluster of two nodes, and that of its client server."""
     started = subprocess.Popen(
         [sys.executable, str(Path(__file__).with_name("two_nodes.py"))],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
+        env={
+            **os.environ,
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_prestart_worker_first_driver": "0",  # idle ones: ours have an environment
+        },
     )
     assert started.stdout
     assert started.stdin
     try:
-        yield started.stdout.readline().strip()
+        yield started.stdout.readline().split()
     finally:
         started.stdin.close()
         started.wait(60)
+
+
+@pytest.fixture(scope="module")
+def cluster(addresses: list[str]) -> str:
+    """The address of the cluster."""
+    return addresses[0]
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +72,7 @@ def client(
     made: list[RayExecutor] = []
 
     def connect(**fields: Any) -> RayExecutor:
-        system = Ray(address=cluster, **{"idle_minutes": 0.4, **fields})
+        system = Ray(**{"address": cluster, **fields})
         executor = RayExecutor(system, Setting("cluster", folder, folder / "cache"))
         executor.warm_up()
         made.append(executor)
@@ -71,11 +81,12 @@ def client(
     yield connect
     for executor in made:
         executor.__exit__()
-    until(lambda: not processes("ray::Worker"), 90)
-    assert not processes("drupe.systems.fork_server")
+    until(lambda: not processes("ray::Worker") and not processes("drupe.systems.fork_server"))
 
 
 @pytest.fixture(scope="module")
 def executor(client: Callable[..., RayExecutor]) -> RayExecutor:
     """A client without a folder that is shared: files travel by Ray's store."""
-    return client(max_parallel=2)
+    sends = client(max_parallel=2)
+    until(lambda: len(processes("drupe.systems.fork_server")) == 2, 60)  # its workers are there
+    return sends

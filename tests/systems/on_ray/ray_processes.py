@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,20 @@ def processes(words: str, mark: str | None = None) -> list[int]:
     return found
 
 
+def commands() -> list[str]:
+    """Return the command lines of all processes of tests."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if f"{MARK}=".encode() in (entry / "environ").read_bytes():
+                found.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode())
+    return found
+
+
 def until(true: Callable[[], Any], seconds: float = 30.0) -> Any:
     """Wait for something, and return it."""
     end = time.monotonic() + seconds
     while not (value := true()):
-        assert time.monotonic() < end, "it did not come about"
+        assert time.monotonic() < end, f"it did not come about; there are {commands()}"
         time.sleep(0.02)
     return value

@@ -52,18 +52,23 @@ def keyed(source: Model, request: pytest.FixtureRequest) -> Callable[..., StepSp
     return make
 
 
+def at_work() -> set[int]:
+    """Return the workers of all clients, with their fork servers."""
+    return set(processes("ray::Worker")) | set(processes("drupe.systems.fork_server"))
+
+
 def unheard(event: dict[str, Any]) -> None:
     pass
 
 
-def in_thread(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
+def in_thread(work: Callable[..., Any], *arguments: Any) -> tuple[threading.Thread, list[Any]]:
     """Start some work in a thread; its result, or what it raised, is put into the list."""
     given: list[Any] = []
 
     def target() -> None:
         try:
-            given.append(work())
-        except BaseException as fault:  # noqa: BLE001
+            given.append(work(*arguments))
+        except BaseException as fault:  # noqa: BLE001  the test looks at it
             given.append(fault)
 
     thread = threading.Thread(target=target)
@@ -106,9 +111,7 @@ def test_steps_run_on_both_nodes_side_by_side(
     assert executor.slots == 2
     nodes = [
         in_thread(
-            lambda n=n: run(  # type: ignore[misc]
-                executor, keyed(Where(variable="RAY_RAYLET_PID"), n), tmp_path / str(n), unheard
-            )
+            run, executor, keyed(Where(variable="RAY_RAYLET_PID"), n), tmp_path / str(n), unheard
         )
         for n in range(2)
     ]
@@ -147,13 +150,14 @@ def test_eight_independent_steps_of_a_config_overlap_and_give_what_they_give_her
 def test_a_worker_that_is_killed_is_lost_and_the_step_done_again(
     client: Callable[..., RayExecutor], keyed: Callable[..., StepSpec], tmp_path: Path
 ) -> None:
+    others = at_work()
     sharing = client(storage=tmp_path / "shared", max_parallel=1)
     told: list[dict[str, Any]] = []
     spec = keyed(Slow(ticks=10, seconds=0.2))
-    thread, _ = in_thread(lambda: run(sharing, spec, tmp_path / "out", told.append))
+    thread, _ = in_thread(run, sharing, spec, tmp_path / "out", told.append)
     counter = tmp_path / "shared" / "work" / spec.key / "scratch" / "counter"
     until(lambda: counter.exists() and int(counter.read_text() or 0) >= 3)
-    for worker in processes("ray::Worker"):
+    for worker in set(processes("ray::Worker")) - others:
         os.kill(worker, signal.SIGKILL)
     thread.join()
     started_from, done = (tmp_path / "out" / "out" / "count.txt").read_text().split()
@@ -164,29 +168,41 @@ def test_a_worker_that_is_killed_is_lost_and_the_step_done_again(
     assert not (tmp_path / "shared" / "work" / spec.key).exists()
 
 
-def test_a_second_client_attaches_to_a_step_that_runs(
+def test_a_second_client_attaches_to_a_step_that_runs_and_keeps_no_worker_of_the_first(
     executor: RayExecutor,
     client: Callable[..., RayExecutor],
     keyed: Callable[..., StepSpec],
     tmp_path: Path,
 ) -> None:
-    spec = keyed(SlowLength(seconds=8))
-    second = client(max_parallel=1)
-    assert second.slots == 1, "it is connected"
+    others = at_work()
+    gate = tmp_path / "gate"
+    spec = keyed(SlowLength(seconds=60, gate=str(gate)))
     begun = threading.Event()
-    told: list[dict[str, Any]] = []
-
-    def tell(event: dict[str, Any]) -> None:
-        told.append(event)
-        begun.set()
-
-    first, _ = in_thread(lambda: run(executor, spec, tmp_path / "1", tell))
-    assert begun.wait(30)
-    run(second, spec, tmp_path / "2", unheard)
-    first.join()
-    assert told[0]["event"] != "warning", "workers that died before are not counted on"
+    first = client(max_parallel=1)
+    thread, _ = in_thread(run, first, spec, tmp_path / "1", lambda event: begun.set())
+    assert begun.wait(60)
+    run(executor, spec, tmp_path / "2", lambda event: gate.touch())
+    thread.join()
     one, two = (tmp_path / name / "out" / "score.json" for name in "12")
     assert one.read_text() == two.read_text(), "the time at which it ran is in it"
+    first.__exit__()
+    until(lambda: not at_work() - others, 10)
+
+
+def test_a_client_that_connects_and_one_whose_workers_start_or_wait_for_cores_leave_none(
+    client: Callable[..., RayExecutor],
+) -> None:
+    others = at_work()
+    client(max_parallel=1).__exit__()
+    leaving = client(num_cpus=2, max_parallel=3)
+    assert leaving.slots == 3, "of which the nodes hold two"
+    until(lambda: at_work() - others, 60)
+    leaving.__exit__()
+    until(lambda: not at_work() - others, 10)
+    begun = time.monotonic()
+    while time.monotonic() < begun + 3:  # as long as one takes to start
+        assert not at_work() - others
+        time.sleep(0.1)
 
 
 def test_of_two_clients_that_submit_at_once_one_is_attached_while_files_are_sent(
@@ -200,10 +216,7 @@ def test_of_two_clients_that_submit_at_once_one_is_attached_while_files_are_sent
     spec = keyed(SlowLength(seconds=1))
     both = [executor, client(max_parallel=1)]
     assert [each.slots for each in both] == [2, 1], "both are connected"
-    runs = [
-        in_thread(lambda n=n: run(both[n], spec, tmp_path / str(n), unheard))  # type: ignore[misc]
-        for n in range(2)
-    ]
+    runs = [in_thread(run, each, spec, tmp_path / str(n), unheard) for n, each in enumerate(both)]
     for thread, _ in runs:
         thread.join()
     one, two = (tmp_path / name / "out" / "score.json" for name in "01")
@@ -211,10 +224,10 @@ def test_of_two_clients_that_submit_at_once_one_is_attached_while_files_are_sent
 
 
 def test_a_client_that_was_killed_finds_its_step_again(cluster: str, workspace: Workspace) -> None:
-    host = {"type": "Ray", "address": cluster, "max_parallel": 1, "idle_minutes": 0.4}
+    host = {"type": "Ray", "address": cluster, "max_parallel": 1, "idle_minutes": 0.2}
     workspace.config["systems"] = {"cluster": host}
     workspace.config["engine"] |= {"host": "cluster", "evaluate": "every-step"}
-    metric = {"name": "slow", "type": "SlowLength", "seconds": 6}
+    metric = {"name": "slow", "type": "SlowLength", "seconds": 3}
     workspace.config["evaluators"] = {"all": {"metrics": [metric]}}
     workspace.passes()
     lost = started(workspace)
@@ -226,7 +239,7 @@ def test_a_client_that_was_killed_finds_its_step_again(cluster: str, workspace: 
 
 
 def test_ctrl_c_stops_the_step_and_leaves_no_worker(cluster: str, workspace: Workspace) -> None:
-    before = set(processes("ray::Worker")) | set(processes("drupe.systems.fork_server"))
+    others = at_work()
     host = {"type": "Ray", "address": cluster, "max_parallel": 1, "storage": "shared"}
     workspace.config["systems"] = {"cluster": host}
     workspace.config["engine"]["host"] = "cluster"
@@ -239,12 +252,7 @@ def test_ctrl_c_stops_the_step_and_leaves_no_worker(cluster: str, workspace: Wor
     count = counter.read_text()
     time.sleep(0.3)
     assert counter.read_text() == count, "when it is told that it stopped, it stopped"
-    until(
-        lambda: (
-            not (set(processes("ray::Worker")) | set(processes("drupe.systems.fork_server")))
-            - before
-        )
-    )
+    until(lambda: not at_work() - others, 10)
 
 
 def test_the_head_of_an_own_cluster_is_killed_and_the_run_started_again(
@@ -252,7 +260,7 @@ def test_the_head_of_an_own_cluster_is_killed_and_the_run_started_again(
 ) -> None:
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "3")
     monkeypatch.setenv(MARK, "own")
-    workspace.config["systems"] = {"cluster": {"type": "Ray"}}
+    workspace.config["systems"] = {"cluster": {"type": "Ray", "max_parallel": 1}}
     workspace.config["engine"]["host"] = "cluster"
     workspace.passes(back={"type": "Reverse"}, slow={"type": "Slow", "ticks": 400, "seconds": 0.05})
     first = started(workspace)
@@ -265,14 +273,14 @@ def test_the_head_of_an_own_cluster_is_killed_and_the_run_started_again(
     assert first.returncode == 1
     assert "systems.cluster: the connection to the Ray cluster has ended" in said
     assert "Run again when its head is up: what was finished is kept." in said
-    until(lambda: not processes("", "own"))
+    until(lambda: not processes("", "own"), 60)  # Ray's own that still import see it late
     workspace.config["passes"]["slow"] = {"type": "Append", "text": "!"}
     there = workspace.run()
     assert workspace.heard.ran == ["slow"], "the first step is kept"
     del workspace.config["engine"]["host"]
     workspace.config["engine"]["cache_dir"] = "another"
     assert tree(workspace.run().final.model.path) == tree(there.final.model.path)
-    until(lambda: not processes("", "own"))
+    until(lambda: not processes("", "own"), 60)
 
 
 def listening(pids: list[int]) -> set[str]:
@@ -300,12 +308,39 @@ def test_what_is_cancelled_stops_and_its_worker_is_free(
     stop = threading.Event()
     batch = Batch((spec,), lambda key: tmp_path)
     followed = Followed(executor, batch, stop.is_set)
-    thread, given = in_thread(lambda: followed.step(spec.key, lambda event: stop.set()))
+    thread, given = in_thread(followed.step, spec.key, lambda event: stop.set())
     thread.join(30)
     assert isinstance(given[0], KeyboardInterrupt)
     begun = time.monotonic()
     run(executor, keyed(Reverse(), 2), tmp_path / "next", unheard)
     assert time.monotonic() - begun < 10
+
+
+@pytest.mark.skipif(importlib.util.find_spec("grpc") is None, reason="needs grpcio")
+def test_a_cluster_is_reached_by_its_client_server(
+    addresses: list[str],
+    client: Callable[..., RayExecutor],
+    keyed: Callable[..., StepSpec],
+    tmp_path: Path,
+) -> None:
+    others = at_work()
+    outside = client(address=addresses[1], max_parallel=1)
+    told: list[dict[str, Any]] = []
+
+    def tell(event: dict[str, Any]) -> None:
+        told.append(event)
+        if event["event"] == "progress" and {"event": "killed"} not in told:
+            for worker in set(processes("ray::Worker")) - others:
+                os.kill(worker, signal.SIGKILL)
+            told.append({"event": "killed"})
+
+    spec = keyed(Slow(ticks=5))
+    run(outside, spec, tmp_path, tell)
+    assert (tmp_path / "out" / "count.txt").read_text() == "0 5"
+    warnings = [event["text"] for event in told if event["event"] == "warning"]
+    assert warnings == ["its Ray worker died: it is submitted again"]
+    outside.__exit__()
+    until(lambda: not at_work() - others, 10)
 
 
 @pytest.mark.parametrize("how", ["error", "exception", "killed", "segfault", "memory", "nothing"])
@@ -337,6 +372,10 @@ def test_other_libraries_there_are_refused(
         (
             {"address": "127.0.0.1:1"},
             r"cluster\.address: is 127\.0\.0\.1:1, and no cluster can be joined",
+        ),
+        (
+            {"address": "ray://127.0.0.1:1"},
+            r"cluster\.address: is ray://127\.0\.0\.1:1, and no .*\n.* set RAY_AUTH_MODE=token",
         ),
     ],
 )

@@ -23,6 +23,8 @@ changed in a `Note`. The numbers are those by which a rule is told and tested.
     N10     search_strategy: false                        no search (true: a fault)
     N14     what recipes carry without effect             dropped, each named
     N15     strategy, joiner, lora_dropout left out       the default of the dialect
+    N17     extra_options, int4_algo_config, ...          fields of ModelBuilder
+    N18     Rtn, KQuant and their like beside it          its precision, grid and rounding
 
 N13 (an AzureML system without a client) and N16 (fewer tokens than one block) are no matter of
 words: the plan and the data tell them.
@@ -32,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from drupe.config.dialects.builder import builder_words
 from drupe.config.dialects.harmless import harmless_keys
 from drupe.config.dialects.layout import (
     components_by_name,
@@ -55,6 +58,7 @@ from drupe.config.dialects.meaning import (
 )
 from drupe.config.dialects.model import hugging_face_model, model_file_format
 from drupe.config.dialects.names import renamed_fields, renamed_passes, training_arguments
+from drupe.config.dialects.quantizers import quantizers
 from drupe.config.dialects.rule import Note, Rule
 from drupe.config.source import Map
 
@@ -78,6 +82,8 @@ RULES: tuple[Rule, ...] = (
     four_bit_options,
     training_arguments,
     no_search,
+    builder_words,
+    quantizers,
     harmless_keys,
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from drupe.config.dialects.builder import BUILDER, WORDS
 from drupe.config.dialects.known import NOTHING, Harmless, Known, Refusal
 from drupe.config.dialects.rule import Note, maps, short
 from drupe.config.dialects.trainer import TRAINING
@@ -49,11 +50,6 @@ LORA: Known = {
     "ortmodule_onnx_opset_version": Harmless((16,), "transformers' Trainer is used"),
     "allow_tf32": Harmless((True, False, None), "TF32 is a choice of the GPU's libraries"),
     "ephemeral_gpu_offload": Harmless(NOTHING, "it is about DoRA on a GPU"),
-}
-MODEL_BUILDER: Known = {
-    "metadata_only": Refusal(NOTHING, "asks for no weights", "Leave it out."),
-    "search": Refusal(NOTHING, "changes how text is generated", "Edit genai_config.json."),
-    "enable_cuda_graph": Refusal(NOTHING, "asks for CUDA graphs", "Leave it out."),
 }
 DATA: Known = {
     "post_process_data_config": Harmless(NOTHING, "a metric judges by itself"),
@@ -113,7 +109,7 @@ SYSTEM: Known = {
 }
 OF_PASSES: dict[str, Known] = {
     **dict.fromkeys(("LoRA", "DoRA", "QLoRA", "LoftQ"), LORA),
-    "ModelBuilder": MODEL_BUILDER,
+    BUILDER: WORDS,
 }
 
 

@@ -16,7 +16,7 @@ from drupe.core.digest import file_digest, folder_digest, value_digest
 from drupe.core.errors import Refused, nearest
 from drupe.core.files import files_below
 from drupe.core.libraries import HERE, PINNED, Environment, installed_version
-from drupe.core.resource import AzureMLClient, Remote
+from drupe.core.resource import CLIENT_NAMES, AzureMLClient, Remote
 from drupe.core.system import Setting, System, Unfit
 from drupe.systems import conda
 
@@ -53,14 +53,7 @@ class ContainerConfig(Declared):
     def digest(self) -> str:
         """What stands for all that the image holds."""
         named = [path for path in (self.conda_file_path, self.build_context_path) if path]
-        content = [
-            folder_digest({file.relative_to(path).as_posix(): file_digest(file) for file in files})
-            if path.is_dir()
-            else file_digest(path)
-            for path in named
-            if path.exists()
-            for files in [files_below(path) if path.is_dir() else []]
-        ]
+        content = [_content(path) for path in named if path.exists()]
         return value_digest([self.base_image, self.dockerfile, content])
 
     def faults(self, providers: Sequence[str], for_token: Sequence[str]) -> Iterator[Unfit]:
@@ -122,6 +115,14 @@ class ContainerConfig(Declared):
             return Image(self.digest)
         made: Environment = conda.CondaEnvironment(conda.read(self.conda_file_path), self.digest)
         return made
+
+
+def _content(path: Path) -> str:
+    """Return the digest of a file, or of all files of a folder."""
+    if not path.is_dir():
+        return file_digest(path)
+    files = files_below(path)
+    return folder_digest({each.relative_to(path).as_posix(): file_digest(each) for each in files})
 
 
 class EnvironmentConfig(Declared):
@@ -200,12 +201,12 @@ class AzureML(System):
         return None
 
     def reads(self, remote: Remote) -> bool:
-        """Return whether a job can have it as an input: what lies in its workspace, a registry."""
-        if remote.type in ("azureml_model", "azureml_datastore"):
+        """Return whether a job can have it: of its workspace, of a registry, at a public URL."""
+        if remote.needs_client:
             own, other = self.client(), remote.azureml_client
             return own is not None and other is not None and own.triple == other.triple
         on_azure = remote.type == "url" and ".dfs.core.windows.net/" in str(remote.url)
-        return on_azure or remote.type == "azureml_registry_model"
+        return on_azure or remote.is_public or remote.type == "azureml_registry_model"
 
     def client(self) -> AzureMLClient | None:
         """Return the workspace that is named here."""
@@ -217,8 +218,8 @@ class AzureML(System):
         if client is None or (own is not None and all(own.triple)):
             return self
         if own is not None:
-            names = ("subscription_id", "resource_group", "workspace_name")
-            client = own.model_copy(update={name: getattr(client, name) for name in names})
+            named = {name: getattr(client, name) for name in CLIENT_NAMES}
+            client = own.model_copy(update=named)
         return self.model_copy(update={"azureml_client_config": client})
 
     def lints(self) -> Iterator[tuple[tuple[str, ...], str]]:
@@ -256,7 +257,7 @@ class AzureML(System):
 
     def _workspace_faults(self) -> Iterator[Unfit]:
         client = self.client()
-        if client is None:
+        if client is None or not all(client.triple):
             remedy = 'Write "azureml_client", or run with --system local.'
             yield Unfit((), "has no workspace", remedy)
         if self.hf_token and (client is None or client.keyvault_name is None):

@@ -81,6 +81,10 @@ class AzureMLExecutor:
         kind = self._workspace.kind_of_compute(self._system.aml_compute)
         with tempfile.TemporaryDirectory(prefix="drupe-bundle-") as folder:
             bundle = pack(batch, Path(folder) / "bundle", self._setting.preload)
+            bundle.inputs = {
+                each: self._workspace.source(place) if isinstance(place, str) else place
+                for each, place in bundle.inputs.items()
+            }
             results = RESULTS.format(name)
             job = job_of(name, bundle, self._system, kind, results, properties_of(batch))
             self._workspace.create(job, name)

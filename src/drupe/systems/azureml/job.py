@@ -17,9 +17,7 @@ from azure.ai.ml.entities import (
     UserIdentityConfiguration,
 )
 
-from drupe.core.digest import file_digest, value_digest
 from drupe.core.errors import Refused
-from drupe.core.files import files_below
 from drupe.core.silence import SILENT
 from drupe.systems.azureml.declaration import AzureML, ContainerConfig, EnvironmentConfig
 from drupe.systems.bundle import Bundle
@@ -147,17 +145,5 @@ def _built(config: ContainerConfig) -> Environment:
     if config.conda_file_path is not None:
         parts["conda_file"] = str(config.conda_file_path)
     if config.name is not None:
-        parts |= {"name": config.name, "version": config.version or content_of(config)[:16]}
+        parts |= {"name": config.name, "version": config.version or config.digest[:16]}
     return Environment(**parts)
-
-
-def content_of(config: ContainerConfig) -> str:
-    """Return the digest of all that decides what is in the container."""
-    folder, conda = config.build_context_path, config.conda_file_path
-    built = [
-        [file.relative_to(folder).as_posix(), file_digest(file)]
-        for file in (sorted(files_below(folder)) if folder else ())
-        if folder
-    ]
-    pinned = file_digest(Path(conda)) if conda else None
-    return value_digest([config.base_image, config.dockerfile, built, pinned])

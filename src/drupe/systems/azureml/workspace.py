@@ -5,16 +5,16 @@ Every call raises `Transient` for what may be tried again, a fault in three part
 
 from __future__ import annotations
 
-import io
 import logging
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from azure.ai.ml.entities import NoneCredentialConfiguration
 from azure.ai.ml.exceptions import MlException
@@ -31,14 +31,15 @@ from azure.storage.blob import ContainerClient, LinearRetry
 
 from drupe.core.errors import DrupeError, Refused
 from drupe.core.executor import Transient
-from drupe.core.resource import AzureMLClient
+from drupe.core.resource import ADDRESSES, AzureMLClient, Remote
 from drupe.core.secrets import redacted
-from drupe.resources.azure import credential, fault_of, workspace
+from drupe.resources.azure import PASSING, asked_seconds, credential, fault_of, workspace
+from drupe.resources.datastores import output_uri
 
 REFUSED = {400, 405, 409, 412, 413, 415, 422}
-TRANSIENT = {408, 429, 500, 502, 503, 504}
 CONNECTION = (ServiceRequestError, ServiceResponseError, IncompleteReadError)
 FRESH_SECONDS = 1800.0  # AzureML's keys to a datastore hold for an hour
+OUTPUT = ADDRESSES["azureml_job_output"]
 UPLOADING = threading.Lock()
 ADDRESS = re.compile(r"azureml://(?:.*/)?datastores/(?P<store>[^/]+)/(?:paths/)?(?P<path>.*)")
 
@@ -84,12 +85,18 @@ class Workspace:
         artifacts = (artifacts or usual).rstrip("/")
         return Job(name, status, told.studio_url, artifacts, told.properties or {})
 
+    def source(self, address: str) -> str:
+        """Return an address as an input of a job may have it: of a job's output, where it lies."""
+        if not OUTPUT.match(address):
+            return address
+        remote = Remote.model_validate(address)
+        with calling(self._where):
+            return output_uri(remote, self._ml.jobs.get(str(remote.job_name)))
+
     def create(self, job: Any, name: str) -> None:
         """Upload what a job needs, and submit it; one that is there is left alone."""
         try:
-            # After each upload azure-ai-ml prints an empty line, in the colours of a terminal. Who
-            # holds it back does so for the whole process: one at a time.
-            with calling(self._where), UPLOADING, redirect_stderr(io.StringIO()):
+            with calling(self._where), _silent_thread():
                 self._ml.jobs.create_or_update(job)
         except DrupeError as fault:
             # Another client was faster, or the answer to our own request was lost on its way.
@@ -189,6 +196,31 @@ class Workspace:
             )
 
 
+@contextmanager
+def _silent_thread() -> Iterator[None]:
+    """Hold back what this thread writes to the standard error, and no other's words.
+
+    After each upload azure-ai-ml prints an empty line there, in the colours of a terminal. The
+    standard error is the whole process's: one at a time.
+    """
+    with UPLOADING, redirect_stderr(_WithoutThread(sys.stderr, threading.get_ident())):
+        yield
+
+
+class _WithoutThread:
+    """A text file as it is, but for what one thread writes."""
+
+    def __init__(self, file: TextIO, thread: int) -> None:
+        self._file = file
+        self._thread = thread
+
+    def write(self, text: str) -> int:
+        return len(text) if threading.get_ident() == self._thread else self._file.write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class Absent(Refused):
     """What was asked for is not there. is_workspace: nor is the workspace itself."""
 
@@ -212,7 +244,7 @@ def calling(where: str) -> Iterator[None]:
             )
             raise absent from root
         if _is_transient(root):
-            raise Transient(told.where, told.what, told.remedy, _after(root)) from root
+            raise Transient(told.where, told.what, told.remedy, asked_seconds(root)) from root
         if isinstance(root, MlException) or getattr(root, "status_code", None) in REFUSED:
             said = str(getattr(root, "message", "") or root).strip().partition("\n")[0]
             what = f"refuses what it was sent: {redacted(said)}"
@@ -237,13 +269,4 @@ def _root(fault: Any) -> Any:
 def _is_transient(fault: BaseException) -> bool:
     if isinstance(fault, ClientAuthenticationError):
         return False
-    return isinstance(fault, CONNECTION) or getattr(fault, "status_code", None) in TRANSIENT
-
-
-def _after(fault: BaseException) -> float | None:
-    """Return how long the other side asks to be left alone, in seconds."""
-    headers = getattr(getattr(fault, "response", None), "headers", None) or {}
-    try:
-        return float(headers["Retry-After"])
-    except (KeyError, ValueError):
-        return None
+    return isinstance(fault, CONNECTION) or getattr(fault, "status_code", None) in PASSING

@@ -16,6 +16,7 @@ from drupe.core.silence import SILENT
 
 NAMESPACE = "drupe"
 JOIN_SECONDS = 10.0
+HEAD_LOST = "Run again when its head is up: what was finished is kept."
 STORE_BYTES = 100 * 2**20  # a cluster of this machine alone sends no files
 QUIET: dict[str, Any] = {
     "namespace": NAMESPACE,
@@ -99,8 +100,11 @@ def _check_answers(where: str, address: str) -> None:
 
 
 def _no_cluster(where: str, address: str, fault: BaseException) -> Refused:
+    remedy = 'Start one there (ray start --head), mend the address, or write "local".'
+    if address.startswith("ray://"):  # all that Ray says without the token is that time is up
+        remedy += " One that wants a token: set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
     return Refused(
         f"{where}.address",
         f"is {address}, and no cluster can be joined there: {first_line(fault)}",
-        'Start one there (ray start --head), mend the address, or write "local".',
+        remedy,
     )

@@ -63,7 +63,7 @@ class RayExecutor:
 
     def __exit__(self, *fault: object) -> None:
         if self._driver is not None:
-            self._driver.close(self._opened)
+            self._driver.close()
             self._driver = None
         self._packed.cleanup()
 
@@ -200,10 +200,8 @@ class _Driver:
         """Return the answer to a request."""
         return self.wait(self.begin(call, **arguments))
 
-    def close(self, opened: Future[Any] | None) -> None:
-        """Have our workers end, and the cluster too if it is ours; at once while it connects."""
-        if opened is not None and not opened.done():
-            kill_group(self._process.pid)
+    def close(self) -> None:
+        """Have our workers end, and the cluster too if it is ours, also while it connects."""
         with suppress(DrupeError, TimeoutError):
             self.begin("close").result(CLOSE_SECONDS)
         assert self._process.stdin

@@ -5,8 +5,9 @@
     work/KEY                      a step on its way; its scratch outlives a worker that dies
 
 They lie in the storage that all nodes share, or in a folder of the worker's own to which the
-client sends files in pieces. A worker belongs to the client that started it; others may attach to
-its batch. One that no client has spoken to for a while ends: its client is gone.
+client sends files in pieces. A worker belongs to the client that started it, its owner; others may
+attach to its batch. It ends when its owner has left and nobody follows a batch of it. One that no
+client has spoken to for a while ends too: its owner was killed.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,7 +28,7 @@ from drupe.core.locks import lock_if_free
 from drupe.systems.batch import run_steps
 from drupe.systems.local import LocalExecutor
 
-GONE_SECONDS = 60.0  # a client says every few seconds that it is there
+GONE_SECONDS = 60.0  # the driver says every few seconds that it is there
 WAIT_SECONDS = 0.2
 UNDER_WAY = ("awaited", "running")
 LATEST_ONLY = ("progress", "memory")
@@ -56,16 +58,21 @@ class _Job:
 class Worker:
     """A Ray actor whose methods run in threads. Every caller says which client it is.
 
-    storage: the folder that is shared; "" without one. idle_seconds: how long results are kept for
-    a client that is gone.
+    owner: the client that starts it. storage: the folder that is shared; "" without one.
+    idle_seconds: how long results are kept for a client that is gone.
     """
 
-    def __init__(self, preload: Sequence[str], storage: str, idle_seconds: float) -> None:
+    def __init__(
+        self, owner: str, preload: Sequence[str], storage: str, idle_seconds: float
+    ) -> None:
+        self._owner = owner
         self._shares = bool(storage)
         self._home = Path(storage or tempfile.mkdtemp(prefix="drupe-worker-"))
         self._idle_seconds = idle_seconds
         self._jobs: dict[str, _Job] = {}
         self._heard: dict[str, float] = {}
+        self._left: set[str] = set()
+        self._ending = threading.Lock()
         self._changed = threading.Condition()
         self._executor = LocalExecutor(tuple(preload), name="the Ray worker")
         self._executor.warm_up()
@@ -102,7 +109,8 @@ class Worker:
         inputs: {name: folder, below this worker's home where it is relative}.
         """
         with self._changed:
-            self._hear(client)
+            if client in self._left:  # it was told to stop while it still sent
+                return False
             self.expect(client, name)
             job = self._jobs[name]
             if job.state != "awaited":
@@ -150,12 +158,9 @@ class Worker:
         """Stop the batch, unless another client that is there follows it too."""
         self._hear(client)
         job = self._jobs.get(name)
-        if job is None:
-            return
-        job.clients.discard(client)
-        never_sent = job.state == "awaited" and job.sender == client
-        if never_sent or not job.clients & self._present():
-            self._drop(job)
+        if job is not None:
+            self._let_go(client, job)
+        self._end_if_unwanted()
 
     def results(self, client: str, name: str) -> str:
         """Return the folder of a batch's results where it is shared, else ""."""
@@ -187,17 +192,19 @@ class Worker:
             job.clients.discard(client)
             if not job.clients:
                 self._drop(job)
+        self._end_if_unwanted()
 
     def leave(self, client: str) -> None:
-        """Hear that a client goes; where no other is left, this worker ends."""
-        for job in list(self._jobs.values()):
-            self.cancel(client, job.name)
+        """Hear that a client goes, for good: it wants no more of any batch."""
+        self._left.add(client)
         self._heard.pop(client, None)
-        if not self._present():
-            threading.Timer(WAIT_SECONDS, self._end).start()  # when this call is answered
+        for job in list(self._jobs.values()):
+            self._let_go(client, job)
+        self._end_if_unwanted()
 
     def _hear(self, client: str) -> None:
-        self._heard[client] = time.monotonic()
+        if client not in self._left:  # calls of one client may overtake each other
+            self._heard[client] = time.monotonic()
 
     def _present(self) -> set[str]:
         """Return the clients that spoke lately."""
@@ -218,6 +225,7 @@ class Worker:
         except KeyboardInterrupt:
             state, ending = "lost", "another client has stopped it"
         except BaseException as fault:  # noqa: BLE001  whatever it is, the client must hear of it
+            traceback.print_exc()  # into Ray's log of this worker
             ending = f"failed: {type(fault).__name__}: {fault}"
         with self._changed:
             job.state, job.status, job.ending = state, status, ending
@@ -247,6 +255,13 @@ class Worker:
             stopped=job.stop.is_set,
         )
 
+    def _let_go(self, client: str, job: _Job) -> None:
+        """Stop a batch for a client, unless another one that is there follows it."""
+        job.clients.discard(client)
+        never_sent = job.state == "awaited" and job.sender == client
+        if never_sent or not job.clients & self._present():
+            self._drop(job)
+
     def _drop(self, job: _Job) -> None:
         """Stop a batch, wait until it writes no more, and forget it."""
         job.stop.set()
@@ -255,6 +270,16 @@ class Worker:
         with self._changed:
             self._jobs.pop(job.name, None)
         remove_tree(job.place)
+
+    def _end_if_unwanted(self) -> None:
+        """End when the call that is served is answered, if there is nobody to work for.
+
+        Those who have what they came for do not count, however lately they spoke.
+        """
+        present = self._present()
+        followed = any(job.clients & present for job in list(self._jobs.values()))
+        if self._owner in self._left and not followed:
+            threading.Timer(WAIT_SECONDS, self._end).start()
 
     def _end_when_left(self) -> None:
         """End once no client is there: soon where nothing is kept for one, else after a while."""
@@ -270,9 +295,13 @@ class Worker:
                 self._end()
 
     def _end(self) -> None:
-        self._executor.__exit__()
-        for job in list(self._jobs.values()):
-            remove_tree(job.place)
-        if not self._shares:
-            remove_tree(self._home)
-        os._exit(0)
+        if not self._ending.acquire(blocking=False):
+            return
+        try:  # whatever cannot be tidied up, the cores are to be free
+            self._executor.__exit__()
+            for job in list(self._jobs.values()):
+                remove_tree(job.place)
+            if not self._shares:
+                remove_tree(self._home)
+        finally:
+            os._exit(0)
