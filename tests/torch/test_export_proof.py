@@ -242,7 +242,7 @@ def test_a_broken_export_of_the_builder_is_found_by_its_logits(
         proven(broken, tiny_phi3, tmp_path / "proof")
 
 
-def test_a_large_model_is_asked_less_and_stays_in_its_file(
+def test_a_large_model_is_asked_less(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, _, _ = exported(llama, tmp_path / "out", "int4")
@@ -250,8 +250,7 @@ def test_a_large_model_is_asked_less_and_stays_in_its_file(
     monkeypatch.setattr(export_proof, "LARGE_BYTES", 1000)
     score, _ = proven(model, llama, tmp_path / "proof")
     assert score["positions"] < usual["positions"] / 2
-    assert score["value"] == pytest.approx(score["rounding"], rel=1e-3), "activations in float32"
-    assert usual["value"] != pytest.approx(usual["rounding"], rel=1e-5), "in 8 bits"
+    assert score["greedy_tokens"] < usual["greedy_tokens"]
 
 
 def test_the_weights_of_an_export_are_read_by_transformers_names(
@@ -287,13 +286,16 @@ def test_what_the_proof_takes_is_told_by_the_export() -> None:
     assert ExportGenAI(precision="int8", target=CUDA).proof_fields() == {"precision": "int8"}
 
 
-def test_goldens_are_left_out_where_the_deployed_model_does_not_fit(
+def test_a_model_that_does_not_fit_as_deployed_stays_in_its_file(
     llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, _, _ = exported(llama, tmp_path / "out", "int4")
+    usual, _ = proven(model, llama, tmp_path / "usual")
+    assert usual["value"] != pytest.approx(usual["rounding"], rel=1e-5), "activations in 8 bits"
     monkeypatch.setattr(goldens, "total_memory_bytes", lambda: 10**5)
     score, _ = proven(model, llama, tmp_path / "proof")
+    assert score["passed"]
+    assert score["value"] == pytest.approx(score["rounding"], rel=1e-5), "in float32"
     told = json.loads((tmp_path / "proof" / "goldens.json").read_text())
     assert told["not_run"] == "the model does not fit in the memory of this machine"
     assert told["files"]
-    assert score["passed"], "which streams"

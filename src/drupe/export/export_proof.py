@@ -27,9 +27,7 @@ import onnx_ir
 import onnxruntime
 import torch
 
-from drupe.checkpoint.header import StoredTensor, read_header
 from drupe.checkpoint.mapped import MappedTensors
-from drupe.checkpoint.tensors import open_checkpoint
 from drupe.core.errors import DrupeError, Refused
 from drupe.core.job import Job
 from drupe.core.model import Model
@@ -38,7 +36,8 @@ from drupe.export import tokens
 from drupe.export.decoder import Decoder
 from drupe.export.deployed import DeployedWeights, read_stored
 from drupe.export.families import read_decoder
-from drupe.export.goldens import LEAD, greedy_on_floats, write_goldens
+from drupe.export.goldens import LEAD, fits_as_deployed, greedy_on_floats, write_goldens
+from drupe.export.native import stored_tensors
 from drupe.export.parts import Parts
 from drupe.export.passes import ExportProof
 from drupe.export.probes import LARGE_BYTES, Answer, Probes, choose_probes
@@ -128,7 +127,7 @@ def _opened(exported: Model, checkpoint: Model) -> Iterator[DeployedWeights | No
     except Refused:
         yield None
         return
-    tensors = _stored_tensors(checkpoint.path)
+    tensors = stored_tensors(checkpoint.path)
     parts = Parts(decoder, {name: each.spec for name, each in tensors.items()}, WHERE)
     stored = read_stored(_graph_file(exported.path), decoder, parts)
     if stored is None:
@@ -144,13 +143,8 @@ def _context(decoder: Decoder) -> int:
     return min([decoder.context, *scaled])
 
 
-def _stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    files = open_checkpoint(folder).files
-    return {tensor.spec.name: tensor for file in files for tensor in read_header(file)}
-
-
 def _prove_weights(deployed: DeployedWeights, checkpoint: Model, job: Job) -> dict[str, Any]:
-    with MappedTensors(_stored_tensors(checkpoint.path)) as theirs:
+    with MappedTensors(stored_tensors(checkpoint.path)) as theirs:
         return prove_weights(deployed, theirs, job).to_json()
 
 
@@ -164,16 +158,18 @@ def _prove_logits(
     graph = read_precision(_graph_file(exported.path))
     size = sum(file.stat().st_size for file in exported.path.glob("*.onnx*"))
     large = size > LARGE_BYTES
-    runtime = _session(exported, graph, job, prepack=not large)
+    as_deployed = fits_as_deployed(exported.path)
+    runtime = _session(exported, graph, job, prepack=as_deployed)
     if deployed is None:
         probes = choose_probes(runtime, runtime.context_length, large=large)
     else:
         answers = [Answer(*each) for each in greedy_on_floats(exported, large=large)]
         probes = choose_probes(runtime, _context(deployed.decoder), answers, large=large)
-    shipped = probes.cut(runtime.logits(probes.batch))
-    if deployed is not None and not large:
+    shipped = unpacked = probes.cut(runtime.logits(probes.batch))
+    if deployed is not None and as_deployed:
+        del runtime  # before there is another one
         runtime = _session(exported, graph, job, prepack=False)
-    unpacked = shipped if large else probes.cut(runtime.logits(probes.batch))
+        unpacked = probes.cut(runtime.logits(probes.batch))
     del runtime
     job.progress("proving the logits", 1, 3, "models")
     try:

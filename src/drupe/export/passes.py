@@ -284,4 +284,4 @@ class ExportProof(Metric):
         The checkpoint takes 0.7 GB of it, the export as it is deployed, for its goldens, the most.
         """
         parameters = work / BYTES_OF_WEIGHT.get(self.precision or "fp32", 4.0)
-        return 1.0 + 4.5e-8 * parameters, 400 * 10**6 + int(1.1 * model_bytes), 0
+        return 1.0 + 4.5e-8 * parameters, 400 * 10**6 + int(1.2 * model_bytes), 0

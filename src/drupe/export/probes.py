@@ -17,7 +17,7 @@ PROBE_TOKENS = 96
 # Of a large model. Its weights are unpacked anew for each batch, however many tokens there are;
 # but they are multiplied in float32.
 PROBE_TOKENS_OF_LARGE = 24
-LARGE_BYTES = 512 * 2**20
+LARGE_BYTES = 64 * 2**20
 LOGITS_BYTES = 96 * 2**20  # of all rows: several such tensors are in memory together
 PROBE_TEXTS = (
     "The old man opened the window and looked at the boats. It had rained so that nobody",
