@@ -460,6 +460,8 @@ def test_the_parts_of_a_model_are_shown_worst_first(rich: Outcome) -> None:
     assert "computes ONNX Runtime's logits to 1e-06 (0.0001 is allowed)" in parsed.text
     assert "29 greedy tokens are the same" in parsed.text
     assert "other bytes" not in parsed.text
+    unclear = Parsed(shown(with_layers(rich, greedy_tokens=0))).text
+    assert "greedy tokens are" not in unclear
 
 
 def test_parts_are_shown_only_where_something_was_rounded(rich: Outcome) -> None:

@@ -49,11 +49,12 @@ def _own(more: dict[str, Any]) -> str:
     """Return what is proven of a model besides where its layout is drupe's own."""
     if "arithmetic" not in more:
         return ""
+    count = more["greedy_tokens"]  # none where no token led clearly
+    tokens = f", and {count} greedy tokens are the same" if count else ""
     return (
         f" With the very weights of the file torch computes ONNX Runtime's logits to "
-        f"{more['arithmetic']:.1g} ({more['arithmetic_bound']:.1g} is allowed), and "
-        f"{more['greedy_tokens']} greedy tokens are the same; each matrix of the file is the "
-        "checkpoint's, as nearly as rounding to nearest would leave it."
+        f"{more['arithmetic']:.1g} ({more['arithmetic_bound']:.1g} is allowed){tokens}; each "
+        "matrix of the file is the checkpoint's, as nearly as rounding to nearest would leave it."
     )
 
 
