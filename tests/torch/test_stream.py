@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -189,6 +190,30 @@ def test_blocks_that_do_not_divide_an_embedding_are_refused_with_those_that_do(
     assert refused is not None
     assert refused.what.startswith("is 64, which does not divide the 96 columns of the embedding")
     assert refused.remedy == "Choose one of 16, 32, or leave quantize_embeddings out."
+
+
+def test_what_is_quantized_already_is_the_builders(checkpoint: Path, tmp_path: Path) -> None:
+    quantized = shutil.copytree(checkpoint, tmp_path / "gptq")
+    config = json.loads((quantized / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (quantized / "config.json").write_text(json.dumps(config))
+    step = ExportGenAI(precision="int4", target=Target())
+    settled, note = step.settled(Model("hf", quantized, ""))
+    assert settled.exporter == "genai"
+    assert note.startswith("LlamaForCausalLM is exported by ONNX Runtime GenAI's builder")
+    assert step.settled(Model("hf", checkpoint, ""))[0].exporter == "native"
+    own = step.model_copy(update={"exporter": "native"})
+    refused = own.refusal_of_source(Model("hf", quantized, ""))
+    assert refused is not None
+    assert "is quantized already (gptq)" in refused.what
+
+
+def test_a_tensor_that_is_not_in_the_graph_is_told(checkpoint: Path, tmp_path: Path) -> None:
+    more = changed(checkpoint, tmp_path / "more", "model.extra.weight", torch.zeros(2))
+    more = changed(more, tmp_path / "old", "model.layers.0.rotary_emb.inv_freq", torch.zeros(2))
+    events = export(more, tmp_path / "out", tmp_path / "scratch")
+    warnings = [event["text"] for event in events if event["event"] == "warning"]
+    assert warnings == ["not in the graph: 1 of the checkpoint's tensors (model.extra.weight)"]
 
 
 def test_eight_bits_at_a_slow_level_are_refused() -> None:

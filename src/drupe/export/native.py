@@ -54,7 +54,7 @@ def export(step: ExportGenAI, model: Model, out: Path, job: Job) -> None:
     check_fast(built.model, step.target.short_provider)
     if parts.unused():
         told = ", ".join(parts.unused()[:3])
-        job.warn(f"{len(parts.unused())} tensors of the checkpoint are not in the graph: {told}")
+        job.warn(f"not in the graph: {len(parts.unused())} of the checkpoint's tensors ({told})")
     tokenizer = _tokenizer(model)
     data = job.scratch / "export" / DATA_FILE
     with MappedTensors(stored) as weights:

@@ -15,6 +15,7 @@ from drupe.export.placement import Matrix, Piece
 
 FLOATS = ("F32", "BF16", "F16")
 EMBEDDING = "model.embed_tokens.weight"
+COMPUTED = "rotary_emb.inv_freq"  # what older checkpoints keep of the rotary embedding
 
 
 # Those of a layer, by the place where they are.
@@ -146,8 +147,9 @@ class Parts:
                 self.norm(f"model.layers.{index}.{name}")
 
     def unused(self) -> list[str]:
-        """Return the names of tensors that no method has given out."""
-        return sorted(self._specs.keys() - self.used)
+        """Return the names of tensors that no method has given out, but for what is computed."""
+        left = self._specs.keys() - self.used
+        return sorted(name for name in left if not name.endswith(COMPUTED))
 
     def _joined(self, index: int, kind: str, columns: int) -> Matrix:
         decoder, prefix = self._decoder, f"model.layers.{index}.self_attn"

@@ -75,17 +75,26 @@ def builder_is_known() -> bool:
 
 
 def exporter_of(source: Model) -> Literal["native", "genai"]:
-    """Return who exports a checkpoint, or an adapter's base, where the config leaves it open."""
-    return "native" if _architecture(source) in FAMILIES else "genai"
+    """Return who exports a checkpoint, or an adapter's base, where the config leaves it open.
+
+    What is quantized already is the builder's: it reads GPTQ's and AWQ's layouts.
+    """
+    config = _config(source)
+    known = architecture(config) in FAMILIES and not config.get("quantization_config")
+    return "native" if known else "genai"
+
+
+def _config(source: Model) -> dict[str, Any]:
+    """Return what config.json says; {} where it cannot be read."""
+    try:
+        file = (source.base or source).path / "config.json"
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}  # told where the model is looked at
 
 
 def _architecture(source: Model) -> str:
-    """Return the class that config.json names first; "" for one that cannot be read."""
-    try:
-        file = (source.base or source).path / "config.json"
-        return architecture(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, AttributeError):
-        return ""  # told where the model is looked at
+    return architecture(_config(source))
 
 
 class ExportGenAI(Pass):
@@ -188,8 +197,9 @@ class ExportGenAI(Pass):
         return {"precision": self.precision}
 
     def variant(self) -> str:
-        """Return the precision and the provider: each is work of its own."""
-        return f"-{self.precision}-{self.target.short_provider}"
+        """Return the precision, the provider and who exports: each is work of its own."""
+        builder = "-genai" if self.exporter == "genai" else ""
+        return f"-{self.precision}-{self.target.short_provider}{builder}"
 
     def rule_of_thumb(
         self, work: float, model_bytes: int
@@ -226,6 +236,14 @@ def _refusal_of_headers(step: ExportGenAI, source: Model) -> Refused | None:
     folder = (source.base or source).path
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        quantized = config.get("quantization_config")
+        if quantized:
+            return Refused(
+                WHERE,
+                f"the checkpoint is quantized already ({quantized.get('quant_method')}), which "
+                "drupe's own exporter does not read",
+                'Leave "exporter" out: ONNX Runtime GenAI\'s builder reads GPTQ and AWQ.',
+            )
         decoder = read_decoder(config, WHERE)
         specs = {spec.name: spec for spec in headers(folder)}
         if specs:  # else they are elsewhere
