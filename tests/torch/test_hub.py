@@ -23,7 +23,8 @@ from tests.http_server import Answer, Server
 COMMIT = "a" * 40
 OTHER_COMMIT = "b" * 40
 NOWHERE = "http://127.0.0.1:9"  # the discard port: nothing listens
-CONFIG = b'{"model_type": "phi3", "architectures": ["Phi3ForCausalLM"]}'
+# Of a family that drupe does not export itself: of those it would look for every tensor.
+CONFIG = b'{"model_type": "olmo", "architectures": ["OlmoForCausalLM"]}'
 HEADER = b'{"weight": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}'
 FILES = {
     "config.json": CONFIG,
