@@ -1,7 +1,7 @@
 """kill -9 at random moments of the demo, over and over: never half a result, never a wrong one.
 
 The demo trains for a shorter while here, so that as many kills meet each of its stages sooner.
-DRUPE_TORTURE sets how many kills (20), DRUPE_TORTURE_SEED their moments; `make torture` does 100.
+DRUPE_TORTURE sets how many kills (12), DRUPE_TORTURE_SEED their moments; `make torture` does 100.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from drupe.packaging.companions import COMPANIONS
 from tests.e2e.conftest import DRUPE, Job, short_demo
 from tests.e2e.test_demo import MODEL
 
-KILLS = int(os.environ.get("DRUPE_TORTURE", "20"))
+KILLS = int(os.environ.get("DRUPE_TORTURE", "12"))
 SEED = int(os.environ.get("DRUPE_TORTURE_SEED", random.SystemRandom().randrange(10**6)))
 STEPS, ROWS = 80, 100
 # Seconds, and the part of what a run takes that is left alone; most die soon.
