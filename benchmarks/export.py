@@ -19,30 +19,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from memory import Measured, measure, ready
 from random_checkpoints import SHAPES, make
 
-from drupe.core.process import anonymous_bytes
-from drupe.systems.worker import ENVIRONMENT
-
-SAMPLE_SECONDS = 0.01
 MEGABYTE, GIGABYTE = 10**6, 10**9
 EXAMPLE = Path(__file__).parents[1] / "examples/phi3-emotion/model"
 PROMPT_TOKENS, NEW_TOKENS, TURNS = 64, 48, 3
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Bytes of anonymous memory after the imports and at most, seconds, bytes on disk."""
-
-    imports: int
-    peak: int
-    seconds: float
-    size: int
 
 
 def work_drupe(checkpoint: Path, out: Path, precision: str) -> None:
@@ -77,49 +62,15 @@ def work_builder(checkpoint: Path, out: Path, precision: str) -> None:
     runpy.run_module("onnxruntime_genai.models.builder", run_name="__main__")
 
 
-def ready() -> None:
-    """Tell the parent that all is imported, and wait for its word."""
-    print("ready", flush=True)
-    sys.stdin.readline()
-
-
-def measure(program: str, checkpoint: Path, out: Path, precision: str) -> Measured:
+def exported(program: str, checkpoint: Path, out: Path, precision: str) -> Measured:
     """Run `program` in a child and sample its memory."""
     out.mkdir()
     command = [sys.executable, __file__, "--work", program, "--precision", precision]
-    command += ["--folder", str(checkpoint), "--out", str(out)]
-    # As in a worker, and alike for both: OpenMP threads that spin on busy cores are 5 times slower.
-    environment = {**os.environ, **ENVIRONMENT}
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    child.stdout.readline()
-    samples = [anonymous_bytes(child.pid)]
+    return measure([*command, "--folder", str(checkpoint), "--out", str(out)])
 
-    def sample() -> None:
-        while child.poll() is None:
-            samples.append(anonymous_bytes(child.pid))
-            time.sleep(SAMPLE_SECONDS)
 
-    sampler = threading.Thread(target=sample)
-    begun = time.perf_counter()
-    sampler.start()
-    child.stdin.write("go\n")
-    child.stdin.close()
-    child.stdout.read()
-    if child.wait() != 0:
-        raise SystemExit(f"{program} failed")
-    seconds = time.perf_counter() - begun
-    sampler.join()
-    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
-    return Measured(samples[0], max(samples), seconds, size)
+def size_of(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def forget(folder: Path) -> None:
@@ -214,10 +165,11 @@ def main() -> int:
             if arguments.cold:
                 forget(checkpoint)
             out = Path(name) / program
-            found = results[program] = measure(program, checkpoint, out, arguments.precision)
+            found = results[program] = exported(program, checkpoint, out, arguments.precision)
             print(
                 f"{program:8} {found.seconds:6.1f} s  peak {found.peak / MEGABYTE:6.0f} MB "
-                f"(imports {found.imports / MEGABYTE:.0f})  {found.size / GIGABYTE:.2f} GB written"
+                f"(imports {found.imports / MEGABYTE:.0f})  "
+                f"{size_of(out) / GIGABYTE:.2f} GB written"
             )
         if arguments.peer:
             ours, theirs = results["drupe"], results["builder"]

@@ -13,20 +13,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from memory import Measured, measure, ready
 from random_checkpoints import write_random
 
-from drupe.core.process import anonymous_bytes
-from drupe.systems.worker import ENVIRONMENT
-
-SAMPLE_SECONDS = 0.01
 MEGABYTE = 10**6
 ALLOWANCE_BYTES = 256 * MEGABYTE
 RANK = 16
@@ -135,51 +129,10 @@ def work_peft(folder: Path, out: Path) -> None:
     merged.save_pretrained(out)
 
 
-def ready() -> None:
-    """Tell the parent that all is imported, and wait for its word."""
-    print("ready", flush=True)
-    sys.stdin.readline()
-
-
-@dataclass(frozen=True)
-class Measured:
-    """Bytes of anonymous memory after the imports and at most, and the seconds of the work."""
-
-    imports: int
-    peak: int
-    seconds: float
-
-
-def measure(program: str, folder: Path) -> Measured:
+def merged(program: str, folder: Path) -> Measured:
     """Run `program` in a child and sample its memory."""
-    out = folder / f"out-{program}"
-    out.mkdir()
-    command = [sys.executable, __file__, "--work", program, "--folder", str(folder)]
-    # As in a worker, and alike for both: OpenMP threads that spin on busy cores are 5 times slower.
-    environment = {**os.environ, **ENVIRONMENT}
-    child = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    child.stdout.readline()
-    samples = [anonymous_bytes(child.pid)]
-
-    def sample() -> None:
-        while child.poll() is None:
-            samples.append(anonymous_bytes(child.pid))
-            time.sleep(SAMPLE_SECONDS)
-
-    sampler = threading.Thread(target=sample)
-    begun = time.perf_counter()
-    sampler.start()
-    child.stdin.write("go\n")
-    child.stdin.close()
-    if child.wait() != 0:
-        raise SystemExit(f"{program} failed")
-    seconds = time.perf_counter() - begun
-    sampler.join()
-    return Measured(samples[0], max(samples), seconds)
+    (folder / f"out-{program}").mkdir()
+    return measure([sys.executable, __file__, "--work", program, "--folder", str(folder)])
 
 
 def report(program: str, measured: Measured, model_bytes: int, largest: int) -> None:
@@ -221,7 +174,7 @@ def main() -> int:
             f"{model_bytes / MEGABYTE:.0f} MB, largest tensor {largest / MEGABYTE:.0f} MB"
         )
         for program in ("drupe", "peft") if arguments.peft else ("drupe",):
-            report(program, measure(program, folder), model_bytes, largest)
+            report(program, merged(program, folder), model_bytes, largest)
     return 0
 
 
