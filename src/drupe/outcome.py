@@ -15,6 +15,15 @@ QUOTES = ("samples", "choices", LEFT_OUT)
 
 
 @dataclass(frozen=True)
+class Number:
+    """One number of a score, with the ends of its 95 % interval where there is one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
 class Score:
     """What a metric or a proof says of a stage: the content of its score.json.
 
@@ -31,6 +40,15 @@ class Score:
     skipped: str | None
     samples: tuple[dict[str, str], ...]
     more: dict[str, Any]
+
+    def number(self, name: str = "") -> Number | None:
+        """Return what the metric gives under a name, "" its own value; None if it gave nothing."""
+        told = self.more.get("sub_types", {}).get(name)
+        if told is not None:
+            return Number(told["value"], told.get("low"), told.get("high"))
+        if self.value is None or name not in ("", self.metric):
+            return None
+        return Number(self.value, self.low, self.high)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Score:

@@ -11,6 +11,7 @@ from drupe.catalog import METRICS, PASSES, SYSTEMS
 from drupe.config.faults import FILLED_IN
 from drupe.config.schema import EngineConfig, InputModel
 from drupe.core.dataset import Dataset
+from drupe.core.goal import SubType
 from drupe.core.operation import Metric, Operation
 from drupe.core.registry import Registry
 from drupe.core.resource import AzureMLClient
@@ -22,7 +23,14 @@ def json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a config, with the passes and metrics of installed plug-ins."""
     passes, metrics = _classes(PASSES), _classes(METRICS)
     systems: list[type[BaseModel]] = [SYSTEMS.find(name) for name in SYSTEMS.names()]
-    sections: list[type[BaseModel]] = [InputModel, Dataset, EngineConfig, AzureMLClient, *systems]
+    sections: list[type[BaseModel]] = [
+        InputModel,
+        Dataset,
+        EngineConfig,
+        AzureMLClient,
+        SubType,
+        *systems,
+    ]
     models: list[type[BaseModel]] = [*sections, *passes.values(), *metrics.values()]
     refs, definitions = models_json_schema(
         [(model, "validation") for model in dict.fromkeys(models)],
@@ -108,6 +116,8 @@ def _entry(
     }
     fields = {"type": {"const": name}, **fields}
     fields["name" if named else "host"] = {"type": "string"}
+    if named:
+        fields["sub_types"] = {"type": "array", "items": {"$ref": "#/$defs/SubType"}}
     described = _object(fields, ["type", *shape.get("required", [])])
     return {"description": shape.get("description", ""), **described}
 

@@ -15,6 +15,7 @@ from drupe.config.source import Map, origin_of
 from drupe.config.target import Systems
 from drupe.core.dataset import Dataset
 from drupe.core.errors import Refused, nearest
+from drupe.core.goal import SubType
 from drupe.core.operation import Metric, Operation, Pass
 from drupe.core.registry import Registry
 from drupe.core.system import NamedSystem
@@ -23,6 +24,8 @@ from drupe.data.columns import check_columns, check_files, check_template
 
 PREPROCESS = "pre_process_data_config"
 OF_OLIVE = {"passes": OLIVE_PASSES, "metrics": OLIVE_METRICS}
+# What an entry says beside the fields of its pass or metric.
+BESIDE = {"passes": ("type", "host"), "metrics": ("type", "name", "sub_types")}
 
 
 class Operations:
@@ -114,9 +117,33 @@ class Operations:
                     what = f'is the second that is named "{name}"'
                     self._document.fault(place, what, 'Give each its own "name".')
                 names.add(name)
+                sub_types = self._sub_types(type(metric), place) if metric else ()
                 if isinstance(metric, Metric) and evaluator == engine.evaluator:
-                    found.append(NamedMetric(name, entry["type"], metric))
+                    found.append(NamedMetric(name, entry["type"], metric, sub_types))
         return found
+
+    def _sub_types(self, schema: type[Operation], place: Place) -> tuple[SubType, ...]:
+        """Return the numbers of the metric at `place` that have a rank or a goal."""
+        known = schema.numbers if issubclass(schema, Metric) else {}
+        found = []
+        for index, _ in enumerate(self._document.at((*place, "sub_types")) or []):
+            inner = (*place, "sub_types", index)
+            sub_type = self._document.section(SubType, inner, required=True)
+            if sub_type is None:
+                continue
+            if known and sub_type.name not in known:
+                what = f'is no number of this metric: "{sub_type.name}"'
+                what += nearest(sub_type.name, known)
+                self._document.fault((*inner, "name"), what, f"Known: {', '.join(known)}.")
+                continue
+            direction = sub_type.higher_is_better
+            direction = known.get(sub_type.name) if direction is None else direction
+            if direction is None and (sub_type.goal or sub_type.priority >= 0):
+                what = "is missing: whether more is better cannot be known here"
+                remedy = "Write true or false."
+                self._document.fault((*inner, "higher_is_better"), what, remedy)
+            found.append(sub_type.model_copy(update={"higher_is_better": direction}))
+        return tuple(found)
 
     def _operation(self, registry: Registry, place: Place, target: Target) -> Operation | None:
         """Return the pass or metric at `place`: its type looked up, its fields checked."""
@@ -125,11 +152,7 @@ class Operations:
         if schema is None:
             return None
         self._document.filled_in(place, schema)
-        fields = {
-            key: value
-            for key, value in entry.items()
-            if key not in ("type", "name" if place[0] == "evaluators" else "host")
-        }
+        fields = {key: value for key, value in entry.items() if key not in BESIDE[registry.group]}
         if not self._resolve_data_configs(entry, fields, place):
             return None
         if "target" in schema.model_fields:

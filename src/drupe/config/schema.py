@@ -22,6 +22,7 @@ from drupe.config.section import Section
 from drupe.config.workspace import NO_WORKSPACE, Workspace
 from drupe.core.amounts import read_bytes
 from drupe.core.errors import Fault
+from drupe.core.goal import SubType
 from drupe.core.operation import Metric, Pass
 from drupe.core.resource import Remote, kind_of
 from drupe.core.system import NamedSystem
@@ -104,11 +105,15 @@ class NamedPass:
 
 @dataclass(frozen=True)
 class NamedMetric:
-    """A metric under the name that the table shows."""
+    """A metric under the name that the table shows.
+
+    sub_types: the numbers of it that rank models or have goals.
+    """
 
     name: str
     type: str
     metric: Metric
+    sub_types: tuple[SubType, ...] = ()
 
 
 @dataclass(frozen=True)

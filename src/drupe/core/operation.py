@@ -12,7 +12,7 @@ the kind of its input before the run, the kind of its output and the unharmed in
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -210,10 +210,17 @@ class Pass(Operation):
 
 
 class Metric(Operation):
-    """A model in (and a reference model, if `compares`), a score out: `score.json`."""
+    """A model in (and a reference model, if `compares`), a score out: `score.json`.
+
+    compares: it is given the stage before (a proof) or, named in an evaluator, the input model.
+    numbers: what it can give beside each other, each with whether higher is better (None: nobody
+        knows but the user); the first is the score's own value, the others stand in score.json as
+        {"sub_types": {name: {"value", "low", "high"}}}. Empty: its numbers are the user's to name.
+    """
 
     gives: ClassVar[str] = "score"
     compares: ClassVar[bool] = False
+    numbers: ClassVar[Mapping[str, bool | None]] = {}
 
     def apply(self, model: Model, reference: Model | None, out: Path, job: Job) -> None:
         """Measure `model` (against `reference`) and write score.json below `out`."""

@@ -202,6 +202,7 @@ def _write(predicted: list[str], right: list[str], choices: list[str], out: Path
         "high": high,
         "count": len(pairs),
         "higher_is_better": True,
+        "sub_types": {"accuracy_score": {"value": hits / len(pairs), "low": low, "high": high}},
         "choices": choices,
     }
     (out / "score.json").write_text(json.dumps(score, indent=2) + "\n", encoding="utf-8")

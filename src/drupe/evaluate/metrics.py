@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -82,6 +82,7 @@ class Accuracy(RowsMetric):
     extra = "cpu"
     preload = SCORING_PRELOAD
     work = "drupe.evaluate.accuracy:measure"
+    numbers: ClassVar[Mapping[str, bool | None]] = {"accuracy_score": True}
 
     label_col: str | None = None
     """The column with the answer; None: the last one that the template names."""
@@ -98,6 +99,7 @@ class Perplexity(RowsMetric):
     extra = "cpu"
     preload = SCORING_PRELOAD
     work = "drupe.evaluate.perplexity:measure"
+    numbers: ClassVar[Mapping[str, bool | None]] = {"perplexity": False}
 
     max_samples: int | None = Field(default=None, ge=1)
 

@@ -55,6 +55,7 @@ def measure(metric: Perplexity, model: Model, out: Path, job: Job) -> None:
         "count": len(items),
         "tokens": sum(count for _, count in items),
         "higher_is_better": False,
+        "sub_types": {"perplexity": {"value": value, "low": low, "high": high}},
     }
     (out / "score.json").write_text(json.dumps(score, indent=2) + "\n", encoding="utf-8")
     (out / "items.json").write_text(json.dumps(items) + "\n", encoding="utf-8")
