@@ -55,10 +55,10 @@ def changed(model: Model, folder: Path, tensor: str, change: Callable[[bytearray
 @pytest.mark.parametrize(
     "fields",
     [
-        {"precision": "int4", "int4_is_symmetric": False},
+        {"precision": "int4", "int4_is_symmetric": False, "quantize_embeddings": False},
         {"precision": "int8", "quantize_embeddings": True},
         {"precision": "int4", "int4_is_symmetric": False, "quantize_embeddings": True},
-        {"precision": "int4", "target": CUDA, "int4_block_size": 128},
+        {"precision": "int4", "target": CUDA, "int4_block_size": 128, "quantize_embeddings": False},
     ],
     ids=["asymmetric", "embedding", "both", "float16"],
 )

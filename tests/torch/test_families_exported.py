@@ -155,3 +155,28 @@ def test_quantized_embeddings_are_shared_where_they_are_tied(name: str, tmp_path
     assert errors[1] < 0.1, "measured 0.01 to 0.05"
     graph = onnx_ir.load(tmp_path / "True" / "model.onnx").graph
     assert "GatherBlockQuantized" in {node.op_type for node in graph}
+    unasked = exported(checkpoint, tmp_path / "unasked", precision="int8")
+    assert (unasked / "model.onnx").read_bytes() == (tmp_path / "True/model.onnx").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "granite"])
+def test_floats_that_are_tied_are_written_once(name: str, tmp_path: Path) -> None:
+    """Granite divides its logits, Gemma multiplies its embedding: neither is in the weights."""
+    checkpoint = make_decoder(name, tmp_path / "checkpoint", tie_word_embeddings=True)
+    network = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+    ids = random_ids(network.config.vocab_size, LENGTH)
+    with torch.inference_mode():
+        theirs = network(torch.tensor([ids])).logits[0].numpy()
+    folder = exported(checkpoint, tmp_path / "out", precision="fp32")
+    assert distance(Session(folder).logits(ids)["logits"][0], theirs) < 1e-4, "measured 5e-6"
+    parameters = sum(each.numel() for each in network.parameters())  # a tied one once
+    written = (folder / "model.onnx.data").stat().st_size
+    tables = written - 4 * parameters
+    assert 0 <= tables < 4 * network.config.vocab_size * network.config.hidden_size
+
+
+def test_an_embedding_of_its_own_stays_as_it_is(tmp_path: Path) -> None:
+    checkpoint = make_decoder("llama", tmp_path / "checkpoint", tie_word_embeddings=False)
+    folder = exported(checkpoint, tmp_path / "out", precision="int4")
+    graph = onnx_ir.load(folder / "model.onnx").graph
+    assert "GatherBlockQuantized" not in {node.op_type for node in graph}

@@ -15,6 +15,8 @@ OF_QUANTIZED = {"cpu": "F32", "cuda": "F16", "dml": "F16", "webgpu": "F16"}
 BITS = {"int4": 4, "int8": 8}
 # 4: products of 8-bit integers. Without it 8-bit weights are 86 times slower on the CPU.
 USUAL_ACCURACY_LEVEL = {"cpu": 4, "webgpu": 4}
+# Who multiplies by a matrix as an embedding has it, row by row (FusedMatMul of com.microsoft).
+TRANSPOSED_PRODUCTS = ("cpu", "cuda", "dml")
 ROTARY_GRAIN = 16  # attention turns that many values of a head at a time
 
 
@@ -26,6 +28,7 @@ class Form:
     linear layers, None for `dtype`; accuracy_level: of MatMulNBits. head: the grid of the output
     layer. embedding: that of the embedding, None for floats. embedding_dtype: those floats' type.
     joined: whether queries, keys and values are one product, turned inside the attention.
+    shared: whether an embedding and a head that are tied, both in floats, are one tensor.
     """
 
     dtype: str
@@ -35,6 +38,7 @@ class Form:
     embedding: Grid | None
     embedding_dtype: str
     joined: bool = True
+    shared: bool = False
     with_embedding: bool = True
     with_head: bool = True
 
@@ -49,14 +53,26 @@ def form_of(step: ExportGenAI, decoder: Decoder, stored_dtype: str) -> Form:
     turns_inside = all(each.size % ROTARY_GRAIN == 0 for each in decoder.rotaries.values())
     # 16 bits that are widened when they are looked up are the same values in half the space.
     narrow = dtype == "F32" and stored_dtype in ("F16", "BF16")
+    embedding = grid if _is_embedding_quantized(step, decoder) else None
+    whole = not step.exclude_embeds and not step.exclude_lm_head
+    shared = decoder.tied and whole and grid is None and provider in TRANSPOSED_PRODUCTS
     return Form(
         dtype=dtype,
         grid=grid,
         accuracy_level=USUAL_ACCURACY_LEVEL.get(provider, 0) if level is None else level,
         head=grid,
-        embedding=grid if step.quantize_embeddings else None,
-        embedding_dtype=stored_dtype if narrow else dtype,
+        embedding=embedding,
+        embedding_dtype=stored_dtype if narrow and not shared else dtype,
         joined=provider != "dml" and turns_inside,
+        shared=shared,
         with_embedding=not step.exclude_embeds,
         with_head=not step.exclude_lm_head,
     )
+
+
+def _is_embedding_quantized(step: ExportGenAI, decoder: Decoder) -> bool:
+    """Return whether the embedding is; unasked it shares the codes of a head that it is tied to."""
+    if step.quantize_embeddings is not None:
+        return step.quantize_embeddings
+    whole_blocks = decoder.hidden % step.int4_block_size == 0  # of each token's row
+    return decoder.tied and whole_blocks and not step.exclude_lm_head

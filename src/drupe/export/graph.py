@@ -44,7 +44,9 @@ class _Builder:
     def __init__(self, decoder: Decoder, parts: Parts, form: Form) -> None:
         self.decoder, self.parts, self.form = decoder, parts, form
         self.graph = WeightedGraph(form.dtype, form.accuracy_level)
-        self.shared: Places | None = None  # of weights that are tied
+        # Of weights that are tied: as codes, or as floats.
+        self.shared: Places | None = None
+        self.shared_values: Region | None = None
 
     def build(self) -> Built:
         """Return the whole graph."""
@@ -123,6 +125,7 @@ class _Builder:
                 (matrix.rows, matrix.columns),
                 dtype=self.form.embedding_dtype,
             )
+            self.shared_values = region if self.form.shared else None
             found = self.graph.node(
                 "Gather", [self.graph.stored(region), ids], "embed_tokens/Gather"
             )
@@ -240,10 +243,12 @@ class _Builder:
         grid, matrix = self.form.head, self.parts.head()
         if grid is not None and self.shared is not None:
             logits = self.graph.product_of_codes("lm_head", normed, matrix, grid, self.shared)
+        elif self.shared_values is not None:
+            logits = self.graph.product_of_rows("lm_head", normed, self.shared_values)
         else:
             logits = self.graph.linear("lm_head", matrix, normed, grid)
         logits = self.graph.biased("lm_head", self.parts.head_bias(), logits)
-        if self.decoder.tied and self.shared is not None:
+        if self.shared is not None or self.shared_values is not None:
             logits = self.graph.scaled(logits, self.decoder.logits_factor, "logits")
         if self.decoder.logits_cap:
             cap = self.graph.number("logits.cap", self.decoder.logits_cap)

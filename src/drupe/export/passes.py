@@ -66,7 +66,7 @@ ARCHITECTURES = (
 
 FAST = (None, 4)  # accuracy levels of 8-bit weights on the CPU
 # What drupe's own exporter alone can do.
-OWN_FIELDS = {"rounding": "rtn", "int4_is_symmetric": True, "quantize_embeddings": False}
+OWN_FIELDS = {"rounding": "rtn", "int4_is_symmetric": True, "quantize_embeddings": None}
 
 
 def builder_is_known() -> bool:
@@ -101,7 +101,7 @@ class ExportGenAI(Pass):
     """Write the ONNX folder that ONNX Runtime GenAI loads."""
 
     takes, gives = ("hf",), "onnx-genai"
-    version = 3
+    version = 4
     libraries = ("onnxruntime-genai", "onnxruntime", "onnx-ir", "transformers", "torch")
     extra = "cpu"
     preload = EXPORT_PRELOAD
@@ -123,8 +123,9 @@ class ExportGenAI(Pass):
     """How int4 and int8 are chosen: rtn, to nearest; mse, by the least squared error of a block."""
     int4_is_symmetric: bool = True
     """Whether zero has the same code in every block (int4 and int8); else zero points are kept."""
-    quantize_embeddings: bool = False
-    """Keep the embedding in int4 or int8 too; one that is tied to the head is written once."""
+    quantize_embeddings: bool | None = None
+    """Keep the embedding in int4 or int8 too; None: where it is tied to the head, whose codes it
+    then shares, as ONNX Runtime GenAI's builder has it."""
     exporter: Exporter = "auto"
     """native: drupe's own, one tensor in memory; genai: ONNX Runtime GenAI's builder, the model
     in memory several times over; auto: native for the families that it knows."""

@@ -71,6 +71,16 @@ class WeightedGraph:
             block_size=grid.block_size,
         )
 
+    def product_of_rows(self, name: str, value: ir.Value, matrix: Region) -> ir.Value:
+        """Return value @ matrix.T for floats that have their place, row by row."""
+        return self.node(
+            "FusedMatMul",
+            [value, self.stored(matrix)],
+            f"{name}/FusedMatMul",
+            domain=MICROSOFT,
+            transB=1,
+        )
+
     def place_codes(self, name: str, matrix: Matrix, grid: Grid) -> Places:
         """Give a matrix its places in blocks of few bits."""
         rows, columns = matrix.rows, matrix.columns
