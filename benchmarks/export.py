@@ -124,7 +124,7 @@ def with_threads(folder: Path, threads: int) -> Path:
 
 
 def bytes_read(folder: Path) -> int:
-    """Return how many bytes of weights a token reads: tables that rows are taken of do not count."""
+    """Return how many bytes of weights a token reads; tables, of which it takes a row, aside."""
     import onnx_ir
 
     def is_read(value: onnx_ir.Value) -> bool:
