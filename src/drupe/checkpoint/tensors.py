@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -44,6 +44,19 @@ DTYPES: dict[str, torch.dtype] = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
+class Rows(Protocol):
+    """Rows of named tensors; several threads ask at once."""
+
+    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
+        """Return (stop - start, columns), of any floating type; a vector has one column."""
+
+    def expect(self, name: str, start: int, stop: int) -> None:
+        """Hear that rows will be asked for soon."""
+
+    def drop(self, name: str, start: int, stop: int) -> None:
+        """Hear that rows are not asked for again."""
+
+
 class Checkpoint:
     """The tensors of one or more safetensors files, by name. Only headers are read at once."""
 
@@ -68,6 +81,11 @@ class Checkpoint:
     def files(self) -> list[Path]:
         """The files that hold the tensors."""
         return list(dict.fromkeys(stored.file for stored in self._stored.values()))
+
+    @property
+    def stored(self) -> Mapping[str, StoredTensor]:
+        """Where each tensor lies, by its name."""
+        return self._stored
 
     @property
     def names(self) -> list[str]:
@@ -103,7 +121,11 @@ class Checkpoint:
         tensor: torch.Tensor = self._open[file].get_tensor(name)
         return tensor
 
-    def chunks(self, name: str) -> Iterator[bytes]:
+    def rows_by(self, stored: Rows) -> Rows:
+        """Return the tensors as they read here, some rows at a time; stored: as they lie."""
+        return stored
+
+    def chunks(self, name: str) -> Iterator[bytes | memoryview]:
         """Yield the bytes of a tensor as they lie in the file, at most 8 MiB at a time."""
         stored = self._stored[name]
         left = stored.spec.size_bytes

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 
 import torch
 
-from drupe.checkpoint.tensors import tensor_bytes
+from drupe.checkpoint.tensors import Rows, tensor_bytes
 from drupe.core.digest import value_digest
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
@@ -37,19 +37,6 @@ POSITIONS_AT_A_TIME = 2**14
 TRANSPOSED_ROWS = 512
 READ_BYTES = 2**22
 TORCH = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "U8": torch.uint8}
-
-
-class Weights(Protocol):
-    """Rows of named tensors; several threads ask at once."""
-
-    def rows(self, name: str, start: int, stop: int) -> torch.Tensor:
-        """Return (stop - start, columns), of any floating type."""
-
-    def expect(self, name: str, start: int, stop: int) -> None:
-        """Hear that rows will be asked for soon."""
-
-    def drop(self, name: str, start: int, stop: int) -> None:
-        """Hear that rows are not asked for again."""
 
 
 class Rounding(Protocol):
@@ -99,7 +86,7 @@ def _of_rows(region: Region, first: int, rows: int) -> tuple[int, int]:
     return region.begin + first * of_row, rows * of_row
 
 
-def write_data(layout: Layout, weights: Weights, rounding: Rounding, file: Path, job: Job) -> None:
+def write_data(layout: Layout, weights: Rows, rounding: Rounding, file: Path, job: Job) -> None:
     """Write the data file of a layout; `file` is whole when this returns, and only then.
 
     Raises DrupeError for a value that is no number, naming its tensor.
@@ -192,7 +179,7 @@ def _finished(running: dict[Future[list[int]], Work], journal: _Journal) -> int:
 class _Writer:
     """Does work: reads rows, changes them, writes them where they belong."""
 
-    def __init__(self, descriptor: int, weights: Weights, rounding: Rounding) -> None:
+    def __init__(self, descriptor: int, weights: Rows, rounding: Rounding) -> None:
         self._descriptor, self._weights, self._rounding = descriptor, weights, rounding
 
     def expect(self, work: Work) -> None:

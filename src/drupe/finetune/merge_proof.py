@@ -23,13 +23,12 @@ from peft.tuners.lora import LoraLayer
 from torch import nn
 
 from drupe.checkpoint.load import load_tokenizer, runs_remote_code
-from drupe.checkpoint.quantized_base import quantized_base
 from drupe.checkpoint.streamed import NamesDifferError, hold_within, streamed_model
 from drupe.checkpoint.tensors import DTYPES, Checkpoint, open_checkpoint
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model
-from drupe.finetune.merge import base_weights
+from drupe.finetune.merged import base_weights
 from drupe.finetune.passes import MergeProof
 
 # The merge is what is proven: a failure names it, not this metric.
@@ -86,7 +85,7 @@ def prove(metric: MergeProof, merged: Model, adapter: Model, out: Path, job: Job
         raise DrupeError("MergeProof", "was given an adapter without its base", "Mend the plan.")
     torch.set_num_threads(job.threads)
     try:
-        weights = base_weights(base.path, metric.base, quantized_base(adapter.path))
+        weights = base_weights(adapter, metric.base)
         network = streamed_model(base.path, runs_remote_code(base), weights)
     except NamesDifferError as fault:
         _skip(out, job, fault.what)
