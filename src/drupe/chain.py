@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from drupe.core.errors import Blockers, Refused
 from drupe.core.files import files_below
 from drupe.core.libraries import HERE, Environment
 from drupe.core.model import KINDS
-from drupe.core.operation import Operation
+from drupe.core.operation import AnyOperation, Operation, Pass
 from drupe.core.system import NamedSystem, Setting
 from drupe.core.target import Target
 from drupe.resources.inputs import Inputs
@@ -38,6 +38,8 @@ class Step:
     key: empty where it cannot be known, for something that it is made of is not there.
     system: where it runs.
     parts: what the key is the hash of.
+    inside: the pass whose work is done on the way, as it would be a step of its own; what it makes
+        lies nowhere.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Step:
     hit: bool
     system: NamedSystem
     parts: dict[str, Any] = field(default_factory=dict, compare=False)
+    inside: Step | None = None
 
     @property
     def group(self) -> str:
@@ -92,8 +95,12 @@ class Chain:
         self.notes: list[str] = []
 
     def apply(self, named: NamedPass) -> None:
-        """Add a pass on the latest stage, and its proof."""
-        name, step = named.name, named.step
+        """Add a pass on the latest stage, and its proof.
+
+        Where it can do the work of the pass before it, and nobody else asks for what that makes,
+        the two are one step: by the config and the input model alone, whatever the cache holds.
+        """
+        name = named.name
         system = named.host or self._workflow.host
         before = self._latest
         if name in self._keys:
@@ -104,13 +111,51 @@ class Chain:
             what = "cannot be a part of the output folder's name"
             remedy = "Name the pass with letters, digits, _ and -."
             self._blockers.add(Refused(f"passes.{name}", what, remedy))
-        self._add(name, "pass", name, (before,), named.type, step, system)
+        operation, here = self._settled(name, named.step, system)
+        self._refuse(name, named.type, operation, before, system)
+        together = self._together(operation, system)
+        inside = None
+        if together is not None:
+            operation, inside = together
+            self.steps = [step for step in self.steps if step.stage != before]
+            between = KINDS[inside.operation.gives].meaning
+            self.notes.append(
+                f"{before} is done while {name} runs: nobody asks for the {between} in between"
+            )
+            before = inside.reads[0]
+        self._add(name, "pass", name, (before,), named.type, operation, here, system, inside)
         self._latest = name
-        self._kinds[name] = step.gives
+        self._kinds[name] = operation.gives
         self._keys[name] = self.steps[-1].key
-        if step.proof:
-            proof = METRICS.find(step.proof)(**step.proof_fields())
-            self._add(f"{name}: proof", "proof", name, (name, before), step.proof, proof, system)
+        if inside is not None:
+            self._prove(inside.stage, inside.operation, before, before, system)
+        self._prove(name, operation, name, before, system)
+
+    def _prove(
+        self, stage: str, step: Operation, made: str, before: str, system: NamedSystem
+    ) -> None:
+        """Add the proof of a stage, if its pass has one; made: what it reads as the result."""
+        if not isinstance(step, Pass) or not step.proof:
+            return
+        name, reads = f"{stage}: proof", (made, before)
+        proof, here = self._settled(name, METRICS.find(step.proof)(**step.proof_fields()), system)
+        if made == stage:  # else what is in its way was told when the pass stood alone
+            self._refuse(name, step.proof, proof, made, system)
+        self._add(name, "proof", stage, reads, step.proof, proof, here, system)
+
+    def _together(self, operation: Pass, system: NamedSystem) -> tuple[Pass, Step] | None:
+        """Return the pass as it does the work of the latest step too, and that step; or None."""
+        about = [step for step in self.steps if step.stage == self._latest]
+        if not about or any(step.role == "metric" for step in about):
+            return None
+        maker = about[0]
+        if maker.system.name != system.name or not isinstance(maker.operation, Pass):
+            return None
+        given = self._kinds[maker.reads[0]]
+        if not all(step.operation.accepts(given) for step in about):
+            return None  # its proof needs what lies in between
+        both = operation.with_inside(maker.operation)
+        return None if both is None else (both, maker)
 
     def measure(self, stage: str, first: bool, last: bool) -> None:
         """Add the metrics of a stage, as far as the config wants it measured."""
@@ -126,7 +171,9 @@ class Chain:
                     metric = metric.model_copy(update={"target": Target()})
                 system = self._workflow.measures
                 name = f"{stage}: {named.name}"
-                self._add(name, "metric", stage, (stage,), named.type, metric, system)
+                settled, here = self._settled(name, metric, system)
+                self._refuse(name, named.type, settled, stage, system)
+                self._add(name, "metric", stage, (stage,), named.type, settled, here, system)
 
     def _add(
         self,
@@ -136,23 +183,14 @@ class Chain:
         reads: tuple[str, ...],
         registered: str,
         operation: Operation,
+        here: bool,
         system: NamedSystem,
+        inside: Step | None = None,
     ) -> None:
-        here = None
-        with self._blockers:
-            here = self._inputs.rows(operation, system.system.reads)
-        operation = here or operation
-        if self._source.found and self._source.is_shown:
-            operation, note = operation.settled(self._source.model)
-            self.notes += [f"{name}: {note}"] if note else []
+        """Add a step with its key; here: what its fields name was found."""
         environment = self._environment(system)
-        refusal = self._refusal(operation, reads[0], system)
         if role == "pass":
             self._makers[stage] = operation
-        if refusal:
-            own = refusal.where == type(operation).__name__  # not what the user calls it
-            where = f"{name} ({registered if own else refusal.where})"
-            self._blockers.add(Refused(where, refusal.what, refusal.remedy))
         parents = tuple(self._keys[read] for read in reads) if here else ("",)
         key, parts = "", {}
         with self._blockers:
@@ -167,9 +205,31 @@ class Chain:
         if role == "pass":
             self._digests[stage] = found.model.digest if found else None
         hit = found is not None
-        self.steps.append(
-            Step(name, role, stage, reads, registered, operation, parents, key, hit, system, parts)
-        )
+        step = Step(name, role, stage, reads, registered, operation, parents, key, hit, system)
+        self.steps.append(replace(step, parts=parts, inside=inside))
+
+    def _settled(
+        self, name: str, operation: AnyOperation, system: NamedSystem
+    ) -> tuple[AnyOperation, bool]:
+        """Return the operation with what it leaves open chosen, and whether its rows were found."""
+        here = None
+        with self._blockers:
+            here = self._inputs.rows(operation, system.system.reads)
+        operation = here or operation
+        if self._source.found and self._source.is_shown:
+            operation, note = operation.settled(self._source.model)
+            self.notes += [f"{name}: {note}"] if note else []
+        return operation, here is not None
+
+    def _refuse(
+        self, name: str, registered: str, operation: Operation, read: str, system: NamedSystem
+    ) -> None:
+        """Tell why an operation cannot work on the stage `read`, where it cannot."""
+        refusal = self._refusal(operation, read, system)
+        if refusal:
+            own = refusal.where == type(operation).__name__  # not what the user calls it
+            where = f"{name} ({registered if own else refusal.where})"
+            self._blockers.add(Refused(where, refusal.what, refusal.remedy))
 
     def _refusal(self, operation: Operation, read: str, system: NamedSystem) -> Refused | None:
         """Return why an operation cannot work on the stage `read`, or not on that system."""

@@ -18,6 +18,8 @@ from drupe.core.cache import Result
 from drupe.core.errors import refuse
 from drupe.core.files import check_writable, full_disk_told
 from drupe.core.housekeeping import fit
+from drupe.core.job import INSIDE
+from drupe.core.model import Model
 from drupe.dispatch import work_off
 from drupe.listener import Listener
 from drupe.outcome import Outcome, Score, Stage
@@ -141,6 +143,7 @@ def stage_of(planned: Plan, name: str, results: dict[str, Result]) -> Stage:
     """Return the stage `name` with all that was measured of it."""
     about = [step for step in planned.steps if step.stage == name]
     made = next((results[step.name] for step in about if step.role == "pass"), None)
+    outer = next((s for s in planned.steps if s.inside and s.inside.stage == name), None)
     proof = next((results[step.name] for step in about if step.role == "proof"), None)
     scored = {
         step.name.removeprefix(f"{name}: "): results[step.name].model.path
@@ -150,6 +153,11 @@ def stage_of(planned: Plan, name: str, results: dict[str, Result]) -> Stage:
     scores = {metric: _score(path) for metric, path in scored.items()}
     if planned.workflow.engine.no_samples:  # here, so that nothing that tells of a run has them
         scores = {metric: score.without_samples() for metric, score in scores.items()}
+    proven = _score(proof.model.path) if proof else None
+    if outer is not None and outer.inside is not None:  # it was made, and lies nowhere
+        kind, facts = outer.inside.operation.gives, results[outer.name].facts.get(INSIDE, {})
+        nowhere = Model(kind, Path(), "")
+        return Stage(name, kind, nowhere, 0, 0.0, 0, facts, {}, {}, proven, within=outer.stage)
     model = made.model if made else planned.source.model
     return Stage(
         name=name,
@@ -158,14 +166,14 @@ def stage_of(planned: Plan, name: str, results: dict[str, Result]) -> Stage:
         size_bytes=made.size_bytes if made else planned.source.size_bytes,
         seconds=made.seconds if made else 0.0,
         peak_bytes=made.peak_bytes if made else 0,
-        facts=made.facts if made else {},
+        facts={name: fact for name, fact in made.facts.items() if name != INSIDE} if made else {},
         scores=scores,
         answers={
             metric: _read(path / "items.json")
             for metric, path in scored.items()
             if (path / "items.json").exists()
         },
-        proof=_score(proof.model.path) if proof else None,
+        proof=proven,
         goldens=_goldens(proof.model.path) if proof else None,
         machine=made.machine if made else {},
     )

@@ -95,6 +95,8 @@ class Stage:
     metric gives them. proof: that the stage belongs to the one before it. goldens: how an export
     answers where it was made (see `export.goldens`), None where that was not written down.
     machine: the class of the machine that made it (see `core.machine`), empty for the input.
+    within: the stage on the way to which it was made; then it lies nowhere, its size is 0 and what
+        it cost is in that stage's. None for all others.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Stage:
     proof: Score | None
     goldens: dict[str, Any] | None = None
     machine: dict[str, Any] = field(default_factory=dict)
+    within: str | None = None
 
 
 @dataclass(frozen=True)

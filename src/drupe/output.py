@@ -167,7 +167,8 @@ def _stages(outcome: Outcome) -> list[dict[str, Any]]:
         {
             "name": stage.name,
             "kind": stage.kind,
-            "digest": stage.model.digest,
+            "digest": stage.model.digest or None,
+            "within": stage.within,
             "size_bytes": stage.size_bytes,
             "seconds": stage.seconds,
             "peak_bytes": stage.peak_bytes,

@@ -65,7 +65,14 @@ class Plan:
     @property
     def stages(self) -> tuple[str, ...]:
         """The names of the stages: the input model and one for each pass."""
-        return (INPUT, *(step.stage for step in self.steps if step.role == "pass"))
+        return (INPUT, *self.makers)
+
+    @property
+    def makers(self) -> dict[str, Step]:
+        """The step of each pass, by its stage; also of one whose work another does inside."""
+        passes = [step for step in self.steps if step.role == "pass"]
+        both = [each for step in passes for each in (step.inside, step) if each is not None]
+        return {step.stage: step for step in both}
 
 
 def make(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -> Plan:

@@ -65,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "finetune": {"checkpoint", "data"},
     "quantize": {"checkpoint", "data"},
     "evaluate": {"checkpoint", "data"},
-    "export": {"checkpoint", "quantize", "evaluate"},
+    "export": {"checkpoint", "quantize", "evaluate", "finetune"},
     "": set(),
 }
 LIGHT_PACKAGES = {

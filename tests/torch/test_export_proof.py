@@ -16,6 +16,7 @@ import pytest
 import torch
 from test_export import damaged, exported, proven
 
+from drupe.checkpoint.tensors import open_checkpoint
 from drupe.core.errors import DrupeError
 from drupe.core.model import Model
 from drupe.core.target import Target
@@ -258,7 +259,7 @@ def test_the_weights_of_an_export_are_read_by_transformers_names(
 ) -> None:
     model, _, _ = exported(llama, tmp_path / "out", "int8", quantize_embeddings=True)
     decoder = read_decoder(json.loads((llama / "config.json").read_text()))
-    tensors = native.stored_tensors(llama)
+    tensors = open_checkpoint(llama).stored
     parts = Parts(decoder, {name: each.spec for name, each in tensors.items()})
     stored = read_stored(model.path / "model.onnx", decoder, parts)
     assert stored is not None

@@ -232,7 +232,8 @@ from drupe.core.target import Target
 from drupe.export.families import read_decoder
 from drupe.export.form import form_of
 from drupe.export.graph import build
-from drupe.export.native import read_json, stored_tensors
+from drupe.export.native import read_json
+from drupe.checkpoint.tensors import open_checkpoint
 from drupe.checkpoint.mapped import MappedTensors
 from drupe.export.parts import Parts
 from drupe.export.passes import ExportGenAI
@@ -245,7 +246,7 @@ before = next(int(line.split()[1]) * 1024 for line in status.splitlines() if "Vm
 resource.setrlimit(resource.RLIMIT_DATA, (before + allowed, before + allowed))
 step = ExportGenAI(precision="int4", target=Target())
 decoder = read_decoder(read_json(checkpoint / "config.json"))
-stored = stored_tensors(checkpoint)
+stored = open_checkpoint(checkpoint).stored
 parts = Parts(decoder, {name: tensor.spec for name, tensor in stored.items()})
 built = build(decoder, parts, form_of(step, decoder, "BF16"))
 with MappedTensors(stored) as weights:

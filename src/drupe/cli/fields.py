@@ -9,8 +9,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from drupe.config import faults
+
 ROWS = "data_config"  # what a field's name ends with that names an entry of `data_configs`
 WORDS = {"string": "text", "integer": "whole number", "number": "number", "boolean": "true, false"}
+FILLED_IN = {schema.__name__ for schema in faults.FILLED_IN}  # by drupe, and written by nobody
 BOUNDS = {
     "minimum": "at least {}",
     "exclusiveMinimum": "above {}",
@@ -44,7 +47,7 @@ def _fields(shape: dict[str, Any], shapes: dict[str, Any]) -> tuple[FieldWords, 
     return tuple(
         _field(name, inner, shapes, required=name in required)
         for name, inner in shape.get("properties", {}).items()
-        if name != "target"  # the engine fills it in
+        if not _refers(inner) & FILLED_IN
     )
 
 
@@ -62,6 +65,11 @@ def _field(
     if parts:
         return FieldWords(name, "object", "as below", meaning, parts)
     return FieldWords(name, _type(inner), default, meaning)
+
+
+def _refers(inner: dict[str, Any]) -> set[str]:
+    """Return the names of the shapes that a field may have."""
+    return {_named(each) for each in (inner, *inner.get("anyOf", ()))}
 
 
 def _named(inner: dict[str, Any]) -> str:

@@ -99,7 +99,8 @@ def as_values(
                 "key": step.key or None,
                 "state": _state(step),
                 "system": step.system.name,
-                "fused": False,
+                "fused": step.inside is not None,
+                "inside": step.inside.stage if step.inside else None,
                 "estimate": expected[step.name].to_json() if step.name in expected else None,
             }
             for step in planned.steps

@@ -12,14 +12,16 @@ from drupe.config.dialects.names import DATA_NAMES, PASS_NAMES, TRAINING_NAMES
 from drupe.config.source import Items, Map, Origin, origin_of
 from drupe.core.dataset import Part
 from drupe.core.errors import Fault, closest
+from drupe.core.merging import Merging
 from drupe.core.secrets import redacted
 from drupe.core.target import Target
 
 Place = tuple[str | int, ...]
 OLD_NAMES = PASS_NAMES | DATA_NAMES | TRAINING_NAMES
-# Fields of these types are no user's: the target is chosen by the engine, the part by the plan.
+# Fields of these types are no user's: the target is chosen by the engine, the others by the plan.
 FILLED_IN: dict[type[BaseModel], str] = {
     Target: "Name a system in engine.target, or run with --target.",
+    Merging: "Name it as a pass of its own, before this one.",
     Part: 'Write "eval_dataset_size" in the pass, which holds rows out.',
 }
 

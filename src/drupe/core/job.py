@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 EVENT_SECONDS = 0.1
+INSIDE = "inside"  # among the facts: those of a pass whose work was done on the way
 
 
 @dataclass

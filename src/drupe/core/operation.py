@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from drupe.core.dataset import Dataset
 from drupe.core.declared import Declared
@@ -98,13 +98,17 @@ class Operation(Declared):
 
         Subclasses extend it with what their fields rule out; it is asked at plan time.
         """
-        if kind not in self.takes:
+        if not self.accepts(kind):
             return Refused(
                 type(self).__name__,
                 f"works on {' or '.join(self.takes)}, but what comes before gives {kind}",
                 "Mend the order of the passes.",
             )
         return None
+
+    def accepts(self, kind: str) -> bool:
+        """Return whether it works on models of `kind`, with its fields as they are."""
+        return kind in self.takes
 
     def settled(self, source: Model) -> tuple[Self, str]:
         """Return the operation with what it leaves to the input model chosen, and a line on that.
@@ -161,6 +165,9 @@ class Operation(Declared):
         return run
 
 
+AnyOperation = TypeVar("AnyOperation", bound=Operation)
+
+
 class Pass(Operation):
     """A model in, a model out.
 
@@ -176,6 +183,15 @@ class Pass(Operation):
         """Return the fields of the proof, where it has to know some of this pass's."""
         return {}
 
+    def with_inside(self, before: Operation) -> Self | None:
+        """Return this pass as it does the work of `before` inside, or None where it cannot.
+
+        Then nothing is written in between, and the result is the same, byte for byte; the proof of
+        `before` is given its input in place of its result. It is asked at plan time of the pass
+        behind `before`, where nobody else wants what `before` makes.
+        """
+        return None
+
     def training_rows(self) -> Dataset | None:
         """Return the rows that it trains on, to be looked at before; None: it does not train."""
         return None
@@ -187,7 +203,7 @@ class Pass(Operation):
     def apply(self, model: Model, out: Path, job: Job) -> None:
         """Do the work of this pass into the empty folder `out`, and check the declaration."""
         name = type(self).__name__
-        if model.kind not in self.takes:
+        if not self.accepts(model.kind):
             raise ContractError(
                 name, f"was given {model.kind}, takes {', '.join(self.takes)}", "Mend the plan."
             )

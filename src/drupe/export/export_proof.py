@@ -10,6 +10,10 @@ Of a folder that drupe wrote, three things are asked:
 Of a folder of ONNX Runtime GenAI's builder, whose layout is not ours, the last one alone; there the
 weights are the checkpoint's own linear layers, rounded to nearest on the same grid.
 
+An export that was made of an adapter, merged on the way, is compared with base + adapter, merged
+anew as they are read. What is read there is proven to be base + adapter by `MergeProof`, with
+PEFT's own layers: that proof is a step of its own, as where the merged checkpoint was written.
+
 The measure of logits is the root mean square of the difference (each position's mean taken off),
 relative to the checkpoint's. One layer is in memory at a time.  Heavy file: the worker imports it.
 """
@@ -27,7 +31,6 @@ import onnx_ir
 import onnxruntime
 import torch
 
-from drupe.checkpoint.mapped import MappedTensors
 from drupe.core.errors import DrupeError, Refused
 from drupe.core.job import Job
 from drupe.core.model import Model
@@ -37,7 +40,6 @@ from drupe.export.decoder import Decoder
 from drupe.export.deployed import DeployedWeights, read_stored
 from drupe.export.families import read_decoder
 from drupe.export.goldens import LEAD, fits_as_deployed, greedy_on_floats, write_goldens
-from drupe.export.native import stored_tensors
 from drupe.export.parts import Parts
 from drupe.export.passes import ExportProof
 from drupe.export.probes import LARGE_BYTES, Answer, Probes, choose_probes
@@ -49,6 +51,7 @@ from drupe.export.reference import (
     of_rounded,
     relative_errors,
 )
+from drupe.export.source import Source, open_source
 from drupe.export.weights_proof import prove_weights
 from drupe.quantize.grid import Grid
 
@@ -100,15 +103,16 @@ def prove(metric: ExportProof, exported: Model, checkpoint: Model, out: Path, jo
     torch.set_num_threads(job.threads)
     write_goldens(exported, out, job)
     score: dict[str, Any] = {"metric": "export_proof", "higher_is_better": False}
-    with _opened(exported, checkpoint) as deployed:
-        if deployed is not None:
-            score["weights"] = _prove_weights(deployed, checkpoint, job)
-        try:
-            score |= _prove_logits(exported, checkpoint, deployed, job)
-        except _SkippedError as fault:
-            score |= {"value": None, "passed": None, "skipped": fault.what}
-            job.warn(f"the export was not compared with its checkpoint: {fault.what}")
-    differences = tokens.token_differences(exported.path, checkpoint)
+    with open_source(checkpoint, metric.merging, job) as source:
+        with _opened(exported, source) as deployed:
+            if deployed is not None:
+                score["weights"] = prove_weights(deployed, source.rows, job).to_json()
+            try:
+                score |= _prove_logits(exported, source, deployed, job)
+            except _SkippedError as fault:
+                score |= {"value": None, "passed": None, "skipped": fault.what}
+                job.warn(f"the export was not compared with its checkpoint: {fault.what}")
+        differences = tokens.token_differences(exported.path, source.model)
     tokens.tell(differences, job)
     score |= {"onnxruntime": onnxruntime.__version__, "token_differences": differences}
     (out / "score.json").write_text(json.dumps(score, indent=2) + "\n", encoding="utf-8")
@@ -119,16 +123,15 @@ class _SkippedError(DrupeError):
 
 
 @contextmanager
-def _opened(exported: Model, checkpoint: Model) -> Iterator[DeployedWeights | None]:
+def _opened(exported: Model, source: Source) -> Iterator[DeployedWeights | None]:
     """Give the weights of an exported folder; None where its layout is not drupe's."""
     try:
-        config = json.loads((checkpoint.path / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((source.model.path / "config.json").read_text(encoding="utf-8"))
         decoder = read_decoder(config, WHERE)
     except Refused:
         yield None
         return
-    tensors = stored_tensors(checkpoint.path)
-    parts = Parts(decoder, {name: each.spec for name, each in tensors.items()}, WHERE)
+    parts = Parts(decoder, source.specs, WHERE)
     stored = read_stored(_graph_file(exported.path), decoder, parts)
     if stored is None:
         yield None
@@ -143,14 +146,9 @@ def _context(decoder: Decoder) -> int:
     return min([decoder.context, *scaled])
 
 
-def _prove_weights(deployed: DeployedWeights, checkpoint: Model, job: Job) -> dict[str, Any]:
-    with MappedTensors(stored_tensors(checkpoint.path)) as theirs:
-        return prove_weights(deployed, theirs, job).to_json()
-
-
 def _prove_logits(
     exported: Model,
-    checkpoint: Model,
+    source: Source,
     deployed: DeployedWeights | None,
     job: Job,
 ) -> dict[str, Any]:
@@ -173,14 +171,14 @@ def _prove_logits(
     del runtime
     job.progress("proving the logits", 1, 3, "models")
     try:
-        reference = of_checkpoint(checkpoint, probes, layers=deployed is not None)
+        reference = of_checkpoint(source, probes, layers=deployed is not None)
         job.progress("proving the logits", 2, 3, "models")
         weighed = reference
         if graph.grid is not None:
             weighed = (
-                of_rounded(checkpoint, graph.grid, probes)
+                of_rounded(source, graph.grid, probes)
                 if deployed is None
-                else of_deployed(checkpoint, deployed, probes)
+                else of_deployed(source, deployed, probes)
             )
     except TooLargeError as fault:
         raise _SkippedError(fault.where, fault.what, fault.remedy) from fault

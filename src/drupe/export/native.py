@@ -2,6 +2,8 @@
 
     config.json, headers --> Decoder --> graph, layout --> data file --> graph file --> settings
 
+An adapter is merged on the way where the step says so: its weights are made as they are asked for.
+
 Heavy file: the worker imports it.
 """
 
@@ -15,12 +17,9 @@ from typing import Any
 
 import onnx_ir
 
-from drupe.checkpoint.header import StoredTensor, read_header
 from drupe.checkpoint.load import load_tokenizer
-from drupe.checkpoint.mapped import MappedTensors
-from drupe.checkpoint.tensors import open_checkpoint
 from drupe.core.errors import DrupeError
-from drupe.core.job import Job
+from drupe.core.job import INSIDE, Job
 from drupe.core.model import Model
 from drupe.export.decoder import Decoder
 from drupe.export.families import read_decoder
@@ -31,8 +30,10 @@ from drupe.export.parts import EMBEDDING, Parts
 from drupe.export.passes import ExportGenAI
 from drupe.export.settings import GRAPH_FILE, genai_settings
 from drupe.export.slow_nodes import check_fast
+from drupe.export.source import Source, open_source
 from drupe.export.stream import write_data
 from drupe.export.weighted_graph import DATA_FILE
+from drupe.finetune.merged import tell
 from drupe.quantize.mse import least_squared_error
 from drupe.quantize.rtn import round_to_nearest
 
@@ -43,13 +44,19 @@ def export(step: ExportGenAI, model: Model, out: Path, job: Job) -> None:
     """Write the checkpoint `model` as an ONNX Runtime GenAI folder into `out`.
 
     Raises DrupeError for a checkpoint that is not what its config.json says, for values that are
-    no numbers, and when what was written does not load and answer.
+    no numbers, and when what was written does not load and answer; for an adapter that is merged
+    on the way, what `MergeAdapterWeights` raises.
     """
+    with open_source(model, step.merging, job) as source:
+        _export(step, source, out, job)
+
+
+def _export(step: ExportGenAI, source: Source, out: Path, job: Job) -> None:
+    model, specs = source.model, source.specs
     config = read_json(model.path / "config.json")
     decoder = read_decoder(config, WHERE)
-    stored = stored_tensors(model.path)
-    parts = Parts(decoder, {name: tensor.spec for name, tensor in stored.items()}, WHERE)
-    form = form_of(step, decoder, stored[EMBEDDING].spec.dtype if EMBEDDING in stored else "F32")
+    parts = Parts(decoder, specs, WHERE)
+    form = form_of(step, decoder, specs[EMBEDDING].dtype if EMBEDDING in specs else "F32")
     built = build(decoder, parts, form)
     check_fast(built.model, step.target.short_provider)
     if parts.unused():
@@ -57,26 +64,18 @@ def export(step: ExportGenAI, model: Model, out: Path, job: Job) -> None:
         job.warn(f"not in the graph: {len(parts.unused())} of the checkpoint's tensors ({told})")
     tokenizer = _tokenizer(model)
     data = job.scratch / "export" / DATA_FILE
-    with MappedTensors(stored) as weights:
-        write_data(built.layout, weights, ROUNDINGS[step.rounding], data, job)
+    write_data(built.layout, source.rows, ROUNDINGS[step.rounding], data, job)
+    if source.merged is not None:
+        job.facts[INSIDE] = tell(source.merged, job)
     os.replace(data, out / DATA_FILE)
     onnx_ir.save(built.model, out / GRAPH_FILE)
     tokenizer.save_pretrained(out)
     _write_settings(step, decoder, config, model, built.model.graph, tokenizer.pad_token_id, out)
     finish_tokenizer(model.path, out)
     shutil.rmtree(data.parent)
-    check_no_path_left(out, (model.path, out, job.scratch))
+    check_no_path_left(out, (*source.folders, out, job.scratch))
     job.facts["size_bytes"] = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     check_result(step, out / GRAPH_FILE, out, job)
-
-
-def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
-    """Return where each tensor of a checkpoint lies; raises DrupeError as `open_checkpoint`."""
-    return {
-        tensor.spec.name: tensor
-        for file in open_checkpoint(folder).files
-        for tensor in read_header(file)
-    }
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -11,11 +11,13 @@ from drupe.checkpoint.header import headers
 from drupe.core.effects import Idle
 from drupe.core.errors import Refused
 from drupe.core.libraries import library_version
+from drupe.core.merging import Merging
 from drupe.core.model import Model
-from drupe.core.operation import Metric, Pass
+from drupe.core.operation import Metric, Operation, Pass
 from drupe.core.target import Target
 from drupe.export.families import FAMILIES, architecture, read_decoder
 from drupe.export.parts import Parts
+from drupe.finetune.passes import MergeAdapterWeights
 from drupe.quantize.grid import BLOCK_SIZES
 
 EXPORT_PRELOAD = (
@@ -64,6 +66,7 @@ ARCHITECTURES = (
 )
 
 
+OF_MERGED_BYTE = 2e-9  # seconds on one of two cores
 FAST = (None, 4)  # accuracy levels of 8-bit weights on the CPU
 # What drupe's own exporter alone can do.
 OWN_FIELDS = {"rounding": "rtn", "int4_is_symmetric": True, "quantize_embeddings": None}
@@ -133,10 +136,33 @@ class ExportGenAI(Pass):
     """Leave the embeddings out: the graph is given vectors in place of tokens."""
     exclude_lm_head: bool = False
     """Leave the output layer out: the graph gives hidden states in place of logits."""
+    merging: Merging | None = None
+    """The plan fills it in: how the adapter is merged on the way, where nobody asks for the merged
+    checkpoint."""
+
+    def accepts(self, kind: str) -> bool:
+        """Return whether it works on models of `kind`: adapters, where it merges them."""
+        return kind in self.takes if self.merging is None else kind == "hf-adapter"
+
+    def with_inside(self, before: Operation) -> Self | None:
+        """Return this pass with the merge that stands before it done on the way, or None.
+
+        drupe's own exporter can: it reads each weight by itself.
+        """
+        if type(before) is not MergeAdapterWeights or type(self) is not ExportGenAI:
+            return None  # what is derived from them may do other work
+        if self.exporter != "native":
+            return None
+        return self.model_copy(update={"merging": Merging(base=before.base)})
+
+    def deciding_libraries(self) -> tuple[str, ...]:
+        """Return the libraries, with those of the merge that is done on the way."""
+        more = MergeAdapterWeights.libraries if self.merging else ()
+        return tuple(dict.fromkeys((*self.libraries, *more)))
 
     def key_form(self, digest: Callable[[Path], str]) -> Any:
         """Return the key form with the target's threads: genai_config.json names them."""
-        return {**super().key_form(digest), "threads": self.target.threads}
+        return _of_merging({**super().key_form(digest), "threads": self.target.threads})
 
     def refusal(self, kind: str, target: Target) -> Refused | None:
         """Refuse a pair of precision and provider that no runtime loads."""
@@ -194,13 +220,13 @@ class ExportGenAI(Pass):
         return None
 
     def proof_fields(self) -> dict[str, Any]:
-        """Return the precision: what the proof takes depends on it."""
-        return {"precision": self.precision}
+        """Return the precision, on which depends what the proof takes, and what was merged."""
+        return {"precision": self.precision, **({"merging": self.merging} if self.merging else {})}
 
     def variant(self) -> str:
         """Return the precision, the provider and who exports: each is work of its own."""
-        builder = "-genai" if self.exporter == "genai" else ""
-        return f"-{self.precision}-{self.target.short_provider}{builder}"
+        more = "-genai" if self.exporter == "genai" else "-merging" if self.merging else ""
+        return f"-{self.precision}-{self.target.short_provider}{more}"
 
     def rule_of_thumb(
         self, work: float, model_bytes: int
@@ -214,6 +240,7 @@ class ExportGenAI(Pass):
             memory = 350 * 10**6 + int(3.1 * model_bytes)
             return 0.5 + 1.8e-8 * work, memory, int(share * model_bytes)
         of_byte = 2.2e-9 if self.rounding == "rtn" else 2.2e-8
+        of_byte += OF_MERGED_BYTE if self.merging else 0.0
         return 0.5 + of_byte * work, 600 * 10**6, int(share * model_bytes)
 
     def without_effect(self) -> list[Idle]:
@@ -225,6 +252,11 @@ class ExportGenAI(Pass):
             for name in OF_BLOCKS
             if name in self.model_fields_set
         ]
+
+
+def _of_merging(form: dict[str, Any]) -> dict[str, Any]:
+    """Return a key form that names a merge only where there is one."""
+    return {name: value for name, value in form.items() if name != "merging" or value is not None}
 
 
 def _weights_bytes(source: Model) -> int:
@@ -290,10 +322,17 @@ class ExportProof(Metric):
 
     precision: Precision | None = None
     """That of the export."""
+    merging: Merging | None = None
+    """How the adapter was merged on the way, where it was."""
+
+    def key_form(self, digest: Callable[[Path], str]) -> Any:
+        """Return the key form without what is usual."""
+        return _of_merging(super().key_form(digest))
 
     def variant(self) -> str:
         """Return the precision: the less a weight takes, the more of them are in a byte."""
-        return f"-{self.precision}" if self.precision else ""
+        merging = "-merging" if self.merging else ""
+        return f"-{self.precision}{merging}" if self.precision else merging
 
     def rule_of_thumb(
         self, work: float, model_bytes: int

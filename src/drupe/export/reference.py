@@ -13,14 +13,13 @@ import torch
 from torch import nn
 
 from drupe.checkpoint.load import load_causal_lm, runs_remote_code
-from drupe.checkpoint.streamed import NamesDifferError, streamed_model
-from drupe.checkpoint.tensors import open_checkpoint
+from drupe.checkpoint.streamed import Instead, NamesDifferError, streamed_model
 from drupe.core.errors import DrupeError
-from drupe.core.model import Model
 from drupe.core.process import total_memory_bytes
 from drupe.evaluate.runtimes import checkpoint_bytes
 from drupe.export.deployed import DeployedWeights
 from drupe.export.probes import Probes
+from drupe.export.source import Source
 from drupe.quantize.codes import dequantize
 from drupe.quantize.grid import Grid
 from drupe.quantize.row_blocks import WEIGHTS_AT_A_TIME
@@ -47,51 +46,51 @@ class Computed:
     layers: list[torch.Tensor]
 
 
-def of_checkpoint(checkpoint: Model, probes: Probes, *, layers: bool = False) -> Computed:
+def of_checkpoint(source: Source, probes: Probes, *, layers: bool = False) -> Computed:
     """Return what the checkpoint computes in float32. layers: tell what comes out of each, too.
 
     Raises TooLargeError.
     """
     try:
-        network = streamed_model(checkpoint.path, runs_remote_code(checkpoint))
+        network = _streamed(source)
     except NamesDifferError:
-        network = _whole(checkpoint)
+        network = _whole(source)
     return _compute(network, probes, layers=layers)
 
 
-def of_deployed(checkpoint: Model, deployed: DeployedWeights, probes: Probes) -> Computed:
+def of_deployed(source: Source, deployed: DeployedWeights, probes: Probes) -> Computed:
     """Return what the checkpoint would compute with the weights of its export."""
-    network = streamed_model(
-        checkpoint.path,
-        runs_remote_code(checkpoint),
-        instead=lambda parameter, _: deployed.parameter(parameter),
-    )
+    network = _streamed(source, lambda parameter, _: deployed.parameter(parameter))
     return _compute(network, probes, layers=True)
 
 
-def of_rounded(checkpoint: Model, grid: Grid, probes: Probes) -> Computed:
+def of_rounded(source: Source, grid: Grid, probes: Probes) -> Computed:
     """Return what the checkpoint would compute with its linear layers rounded to nearest.
 
     Raises TooLargeError.
     """
-    weights = open_checkpoint(checkpoint.path)
     linear: set[str] = set()  # known when the network is, and asked for when it is called
 
     def rounded(parameter: str, stored: str) -> torch.Tensor | None:
         if parameter not in linear:
             return None
-        values = weights.read(stored).to(torch.float32, copy=True)
+        values = source.checkpoint.read(stored).to(torch.float32, copy=True)
         round_in_place(values, grid, stored)
         return values
 
     try:
-        network = streamed_model(checkpoint.path, runs_remote_code(checkpoint), instead=rounded)
+        network = _streamed(source, rounded)
         linear.update(f"{name}.weight" for name, _ in _linear(network))
     except NamesDifferError:
-        network = _whole(checkpoint)
+        network = _whole(source)
         for name, module in _linear(network):
             round_in_place(module.weight, grid, name)
     return _compute(network, probes)
+
+
+def _streamed(source: Source, instead: Instead | None = None) -> nn.Module:
+    model = source.model
+    return streamed_model(model.path, runs_remote_code(model), source.checkpoint, instead)
 
 
 def _linear(network: nn.Module) -> list[tuple[str, nn.Linear]]:
@@ -108,8 +107,16 @@ def round_in_place(weight: torch.Tensor, grid: Grid, where: str = "weight") -> N
             part.copy_(dequantize(round_to_nearest(part, grid, where=where), grid, columns))
 
 
-def _whole(checkpoint: Model) -> nn.Module:
+def _whole(source: Source) -> nn.Module:
     """Return the checkpoint's network with all its weights in memory."""
+    checkpoint = source.model
+    if source.merged is not None:
+        raise TooLargeError(
+            str(checkpoint.path),
+            "transformers gives its tensors other names, so that it had to be loaded whole, and "
+            "the merged checkpoint lies nowhere",
+            'Have it written: measure each stage (engine.evaluate: "every-step").',
+        )
     if 2 * checkpoint_bytes(checkpoint.path) > MEMORY_SHARE * total_memory_bytes():
         raise TooLargeError(
             str(checkpoint.path),

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from drupe.checkpoint.mapped import MappedTensors
+from drupe.checkpoint.tensors import Rows
 from drupe.core.job import Job
 from drupe.export.deployed import (
     DeployedWeights,
@@ -95,7 +95,7 @@ class WeightsScore:
         }
 
 
-def prove_weights(deployed: DeployedWeights, checkpoint: MappedTensors, job: Job) -> WeightsScore:
+def prove_weights(deployed: DeployedWeights, checkpoint: Rows, job: Job) -> WeightsScore:
     """Compare all that the file holds with the checkpoint; return how far each part is from it.
 
     Raises DrupeError naming the first matrix that is further away than rounding explains.
@@ -132,7 +132,7 @@ def _count(score: WeightsScore, compared: Compared, *, is_matrix: bool) -> None:
         score.layers[index][within[2]].add(compared)
 
 
-def _rows(checkpoint: MappedTensors, piece: Piece, matrix: Matrix) -> torch.Tensor:
+def _rows(checkpoint: Rows, piece: Piece, matrix: Matrix) -> torch.Tensor:
     """Return rows of the checkpoint as the exporter takes them."""
     rows = checkpoint.rows(piece.tensor, piece.start, piece.stop)
     if matrix.factor != 1.0 or matrix.offset != 0.0:
@@ -140,7 +140,7 @@ def _rows(checkpoint: MappedTensors, piece: Piece, matrix: Matrix) -> torch.Tens
     return rows
 
 
-def _check_floats(deployed: DeployedWeights, checkpoint: MappedTensors, stored: Cast) -> None:
+def _check_floats(deployed: DeployedWeights, checkpoint: Rows, stored: Cast) -> None:
     for first, piece in row_parts(stored.matrix):
         found = deployed.floats(stored, first, first + piece.rows)
         expected = _rows(checkpoint, piece, stored.matrix).to(found.dtype)
@@ -156,7 +156,7 @@ def _check_floats(deployed: DeployedWeights, checkpoint: MappedTensors, stored: 
 
 def _compare(
     deployed: DeployedWeights,
-    checkpoint: MappedTensors,
+    checkpoint: Rows,
     stored: Quantize,
     pool: ThreadPoolExecutor,
 ) -> Compared:
@@ -176,7 +176,7 @@ def _compare(
 
 def _compare_rows(
     deployed: DeployedWeights,
-    checkpoint: MappedTensors,
+    checkpoint: Rows,
     stored: Quantize,
     first: int,
     piece: Piece,

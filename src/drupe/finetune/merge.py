@@ -30,7 +30,7 @@ def merge(step: MergeAdapterWeights, model: Model, out: Path, job: Job) -> None:
     with opened(model, step.base) as merged:
         torch.set_num_threads(1)  # each worker is one thread
         _write_weights(merged, out, job)
-        tell(merged, job)
+        job.facts.update(tell(merged, job))
     copy_other_files(model, out)
 
 

@@ -6,6 +6,8 @@ Three questions, each with PEFT's own layers as the reference for our arithmetic
   the rest  every other tensor has the bytes of the base's
   logits    on probe text the whole model (its config, its tied weights) computes what base +
             adapter compute, as nearly as rounded weights can, and not what the base computes
+Where no merged checkpoint is written (its export merges it on the way), the same is asked of what
+`merged` gives when it is read, which the export's own proof then compares with the exported file.
 One layer is in memory at a time.  Heavy file: the worker imports it.
 """
 
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,7 @@ from drupe.checkpoint.tensors import DTYPES, Checkpoint, open_checkpoint
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
 from drupe.core.model import Model
-from drupe.finetune.merged import base_weights
+from drupe.finetune.merged import base_weights, opened_beside
 from drupe.finetune.passes import MergeProof
 
 # The merge is what is proven: a failure names it, not this metric.
@@ -79,13 +82,32 @@ class Distances:
 
 
 def prove(metric: MergeProof, merged: Model, adapter: Model, out: Path, job: Job) -> None:
-    """Write out/score.json; raise DrupeError when `merged` is not base + `adapter`."""
+    """Write out/score.json; raise DrupeError when `merged` is not base + `adapter`.
+
+    merged: the checkpoint; or the adapter itself, to be merged as it is read.
+    """
     base = adapter.base
     if base is None:
         raise DrupeError("MergeProof", "was given an adapter without its base", "Mend the plan.")
     torch.set_num_threads(job.threads)
+    weights = base_weights(adapter, metric.base)
+    with ExitStack() as held:
+        found: Checkpoint
+        if merged.kind == adapter.kind:
+            folder = job.scratch / "merged"
+            merged, found = held.enter_context(opened_beside(adapter, metric.base, folder))
+        else:
+            found = open_checkpoint(merged.path)
+        _prove(weights, found, merged, adapter, out, job)
+
+
+def _prove(
+    weights: Checkpoint, found: Checkpoint, merged: Model, adapter: Model, out: Path, job: Job
+) -> None:
+    """Prove that the weights `found` are `weights` + `adapter`, with the config of `merged`."""
+    base = adapter.base
+    assert base is not None
     try:
-        weights = base_weights(adapter, metric.base)
         network = streamed_model(base.path, runs_remote_code(base), weights)
     except NamesDifferError as fault:
         _skip(out, job, fault.what)
@@ -97,10 +119,10 @@ def prove(metric: MergeProof, merged: Model, adapter: Model, out: Path, job: Job
         with_adapter = add_adapter(network, adapter.path)
         of_both = logits(with_adapter, probe)
         job.progress("proving the merge", 2, 4, "models")
-        compared = prove_weights(with_adapter, weights, open_checkpoint(merged.path))
+        compared = prove_weights(with_adapter, weights, found)
         del with_adapter, network
         job.progress("proving the merge", 3, 4, "models")
-        of_merged = logits(streamed_model(merged.path, runs_remote_code(merged)), probe)
+        of_merged = logits(streamed_model(merged.path, runs_remote_code(merged), found), probe)
         job.progress("proving the merge", 4, 4, "models")
     distances = Distances(
         relative_distance(of_merged, of_both),

@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,10 +28,10 @@ from drupe.checkpoint.quantized_base import quantized_base
 from drupe.checkpoint.tensors import DTYPES, Checkpoint, Rows, open_checkpoint, tensor_bytes
 from drupe.core.errors import DrupeError
 from drupe.core.job import Job
+from drupe.core.merging import Base
 from drupe.core.model import Model, model_files, tokenizer_files
 from drupe.finetune.adapter_config import WHERE, check_base, read_settings
 from drupe.finetune.pairs import Pair, read_pairs
-from drupe.finetune.passes import Base
 
 # Of a weight at a time, 4 MB in float32, twice over in each thread: so little that the largest
 # tensor of a model does not matter, and enough to keep a core busy.
@@ -201,6 +202,19 @@ def opened(adapter: Model, asked: Base) -> Iterator[Merged]:
         yield Merged(base, base.rows_by(mapped), pairs)
 
 
+@contextmanager
+def opened_beside(adapter: Model, asked: Base, folder: Path) -> Iterator[tuple[Model, Merged]]:
+    """Give a merged checkpoint that is not written: what it is besides its weights, and those.
+
+    The small files lie in `folder` as long as it is open.
+    """
+    with opened(adapter, asked) as merged:
+        shutil.rmtree(folder, ignore_errors=True)
+        copy_other_files(adapter, folder)
+        yield Model("hf", folder, "", remote_code=adapter.remote_code), merged
+    shutil.rmtree(folder)
+
+
 def base_weights(adapter: Model, asked: Base) -> Checkpoint:
     """Return the weights to fold into: the base's own, or as they were in training."""
     folder, quantized = _base_of(adapter).path, quantized_base(adapter.path)
@@ -217,8 +231,11 @@ def _base_of(adapter: Model) -> Model:
     return adapter.base
 
 
-def tell(merged: Merged, job: Job) -> None:
-    """Tell what merging changed; raise DrupeError when it changed no stored weight."""
+def tell(merged: Merged, job: Job) -> dict[str, Any]:
+    """Tell what merging changed, and return it as facts for the report.
+
+    Raises DrupeError when it changed no stored weight.
+    """
     change = merged.change()
     if not change.changed:
         raise DrupeError(
@@ -232,12 +249,12 @@ def tell(merged: Merged, job: Job) -> None:
             f"{change.tensors - change.changed} of {change.tensors} adapted tensors did not "
             f"change: the adapter is smaller than the rounding of {', '.join(change.dtypes)} there"
         )
-    job.facts.update(
-        merged_tensors=change.tensors,
-        dtype=", ".join(sorted(change.dtypes)),
-        base="dequantized" if merged.is_dequantized else "original",
-        largest_relative_change=change.largest_relative,
-    )
+    return {
+        "merged_tensors": change.tensors,
+        "dtype": ", ".join(sorted(change.dtypes)),
+        "base": "dequantized" if merged.is_dequantized else "original",
+        "largest_relative_change": change.largest_relative,
+    }
 
 
 def copy_other_files(adapter: Model, out: Path) -> None:

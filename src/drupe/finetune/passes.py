@@ -13,6 +13,7 @@ from drupe.core.dataset import Dataset, HeldOut, Names, Part
 from drupe.core.effects import Idle
 from drupe.core.errors import DrupeError, Refused
 from drupe.core.libraries import HERE, Environment
+from drupe.core.merging import Base
 from drupe.core.model import Model
 from drupe.core.operation import Metric, Operation, Pass
 from drupe.finetune.adapter_config import (
@@ -29,7 +30,6 @@ from drupe.finetune.target_modules import (
 )
 from drupe.finetune.training_args import BITSANDBYTES_OPTIMIZERS, TrainingArgs
 
-Base = Literal["auto", "original", "dequantized"]
 CHARACTERS_A_TOKEN = 4  # of English; what else a file of rows holds evens out the rest
 # Whichever of these is there serves the tracker of that name.
 DISTRIBUTIONS = {
@@ -293,10 +293,11 @@ class MergeAdapterWeights(Pass):
 class MergeProof(Metric):
     """Show on probe text that the merged model is base + adapter, and is not the base.
 
+    In place of a merged model, an adapter that is merged while it is read.
     One linear layer's weights are in memory at a time, whatever the size of the model.
     """
 
-    takes, compares = ("hf",), True
+    takes, compares = ("hf", "hf-adapter"), True
     libraries = ("torch", "transformers", "peft", "accelerate", "safetensors")
     extra = "finetune"
     preload = TRAINING_PRELOAD

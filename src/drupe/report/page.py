@@ -126,8 +126,11 @@ def _card(stage: Stage, outcome: Outcome, metric: str | None) -> Markup:
         element("p", _data(stage.name), class_="name"),
         *([] if metric is None else _quality(stage, outcome, metric)),
     ]
-    costs = [("size", size(stage.size_bytes))]
-    if stage is not outcome.stages[0]:
+    costs = [] if stage.within else [("size", size(stage.size_bytes))]
+    if stage.within:
+        told = element("p", "done while ", _data(stage.within), " ran, and never written")
+        parts.append(told)
+    elif stage is not outcome.stages[0]:
         costs.append(("time", duration(stage.seconds)))
     if stage.peak_bytes:
         costs.append(("memory", size(stage.peak_bytes)))
@@ -236,7 +239,7 @@ def _training(stage: Stage) -> Markup | None:
 
 
 def _costs(outcome: Outcome) -> Markup | None:
-    made = outcome.stages[1:]
+    made = [stage for stage in outcome.stages[1:] if stage.within is None]
     if not made:
         return None
     names = [table.label(stage, outcome) for stage in made]
@@ -348,7 +351,7 @@ def _provenance(outcome: Outcome, report: dict[str, Any]) -> Markup:
     libraries = [
         (name, version or "not installed") for name, version in report["libraries"].items()
     ]
-    digests = [(stage.name, stage.model.digest) for stage in outcome.stages]
+    digests = [(s.name, s.model.digest) for s in outcome.stages if s.within is None]
     keys = [(step.name, step.key) for step in planned.steps]
     machines = [(stage.name, machine(stage.machine)) for stage in outcome.stages if stage.machine]
     folded = (

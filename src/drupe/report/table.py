@@ -16,14 +16,28 @@ def rows(outcome: Outcome) -> list[list[str]]:
     """Return a row for each stage, in the order of the chain."""
     return [
         [
-            label(stage, outcome),
+            label(stage, outcome) + (f", {on_the_way(stage)}" if stage.within else ""),
             *(score_text(stage.scores.get(metric)) for metric in _metrics(outcome)),
-            size(stage.size_bytes),
-            duration(stage.seconds) if stage is not outcome.stages[0] else "",
-            size(stage.peak_bytes) if stage.peak_bytes else "",
+            *_costs(stage, outcome),
         ]
         for stage in outcome.stages
     ]
+
+
+def _costs(stage: Stage, outcome: Outcome) -> list[str]:
+    """Return size, time and memory; of what was done on the way they are another stage's."""
+    if stage.within:
+        return ["", "", ""]
+    return [
+        size(stage.size_bytes),
+        duration(stage.seconds) if stage is not outcome.stages[0] else "",
+        size(stage.peak_bytes) if stage.peak_bytes else "",
+    ]
+
+
+def on_the_way(stage: Stage) -> str:
+    """Return where a stage was made that lies nowhere, in words."""
+    return f"done while {stage.within} ran"
 
 
 def label(stage: Stage, outcome: Outcome) -> str:

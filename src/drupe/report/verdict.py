@@ -17,9 +17,7 @@ def meaning(stage: Stage, outcome: Outcome) -> str:
     """Return what a stage is to a reader: base, tuned, merged, int4 ONNX."""
     if stage is outcome.stages[0]:
         return "base"
-    step = next(
-        step for step in outcome.plan.steps if step.role == "pass" and step.stage == stage.name
-    )
+    step = outcome.plan.makers[stage.name]
     precision = getattr(step.operation, "precision", None)
     if precision:
         return f"{precision} {MEANINGS[stage.kind]}"

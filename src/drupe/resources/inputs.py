@@ -14,7 +14,7 @@ from drupe.core.dataset import Dataset
 from drupe.core.digest import DigestMemo
 from drupe.core.errors import Refused
 from drupe.core.model import Model, check_kind
-from drupe.core.operation import Operation
+from drupe.core.operation import AnyOperation
 from drupe.core.resource import AzureMLClient, Remote
 from drupe.resources.checks import check_adapter
 from drupe.resources.fetch import FOLDER, Kept, Note
@@ -92,7 +92,7 @@ class Inputs:
         size = None if whole else resolved.listing.size_bytes
         return Located(model, resolved.name, elsewhere_bytes=size)
 
-    def rows(self, operation: Operation, reads: Reads) -> Operation:
+    def rows(self, operation: AnyOperation, reads: Reads) -> AnyOperation:
         """Return an operation with its data sets here; reads: its system is given the address."""
         update = {}
         for name in type(operation).model_fields:
