@@ -11,7 +11,8 @@ from typing import Any
 import peft
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from adapters import TARGETS, change_tensors, copied, make_adapter
+from safetensors.torch import load_file
 from tiny_models import make_tiny_phi3
 from transformers import AutoModelForCausalLM
 
@@ -27,49 +28,14 @@ from drupe.finetune.merge import merge
 from drupe.finetune.merge_proof import prove, rounding_bound
 from drupe.finetune.passes import MergeAdapterWeights, MergeProof
 
-TARGETS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 O_PROJ = "base_model.model.model.layers.1.self_attn.o_proj"
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-
-
-def make_adapter(
-    base: Path, folder: Path, *, size: float = 0.05, seed: int = 0, **config: Any
-) -> Model:
-    """Write a PEFT adapter with random matrices, as PEFT itself writes it."""
-    torch.manual_seed(seed)
-    config = {"r": 4, "lora_alpha": 8, "target_modules": TARGETS, **config}
-    network = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    network = peft.get_peft_model(network, peft.LoraConfig(**config))
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if "lora_B" in name:
-                parameter.normal_(0, size)
-    network.save_pretrained(folder)
-    return Model("hf-adapter", folder, "", Model("hf", base, ""))
 
 
 @pytest.fixture(scope="module")
 def adapter(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
     """Plain LoRA of the float32 model: read it only."""
     return make_adapter(tiny_phi3, tmp_path_factory.mktemp("adapters") / "plain")
-
-
-def copied(adapter: Model, folder: Path, **settings: Any) -> Model:
-    """Return a copy of the adapter with changed fields in its adapter_config.json."""
-    assert adapter.base is not None
-    shutil.copytree(adapter.path, folder)
-    file = folder / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
-    return Model("hf-adapter", folder, "", adapter.base)
-
-
-def change_tensors(
-    file: Path, change: Callable[[dict[str, torch.Tensor]], None]
-) -> dict[str, torch.Tensor]:
-    tensors = {name: tensor.clone() for name, tensor in load_file(file).items()}
-    change(tensors)
-    save_file(tensors, file, metadata={"format": "pt"})
-    return tensors
 
 
 def run_merge(adapter: Model, folder: Path) -> tuple[Model, Job, list[dict[str, Any]]]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from bitsandbytes.nn.modules import Linear4bit
 from torch import nn
 
 from drupe.checkpoint.load import load_causal_lm
+from drupe.checkpoint.one_thread import one_thread
 from drupe.checkpoint.quantized_base import BLOCK, QuantizedBase
 from drupe.checkpoint.tensors import Checkpoint, Rows, open_checkpoint, tensor_bytes
 from drupe.core.model import Model
@@ -93,7 +93,7 @@ class Dequantized(Checkpoint):
         tensor = super().read(name)
         if name not in self._rounded:
             return tensor
-        with _one_thread():
+        with one_thread():
             return round_trip(tensor, self._base)
 
     def rows_by(self, stored: Rows) -> Rows:
@@ -133,7 +133,7 @@ class DequantizedRows:
             return self._stored.rows(name, start, stop)
         rows, columns = self._shapes[name]
         if columns % BLOCK:  # then rows share blocks
-            with _one_thread():
+            with one_thread():
                 return round_trip(self._stored.rows(name, 0, rows), self._base)[start:stop]
         part = self._stored.rows(name, start, stop)
         if not self._base.double_quant:
@@ -172,22 +172,8 @@ class DequantizedRows:
                 for start in range(0, rows, count)
             ]
         )
-        with _one_thread():
+        with one_thread():
             offset = largest.mean()
             codes, state = functional.quantize_blockwise(largest - offset, blocksize=SCALES_BLOCK)
             scales: torch.Tensor = functional.dequantize_blockwise(codes, state)
         return scales + offset
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Have torch add up in one thread: a mean by several is another one in its last bits."""
-    threads = torch.get_num_threads()
-    if threads == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

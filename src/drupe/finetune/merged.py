@@ -24,6 +24,7 @@ from typing import Any
 import torch
 
 from drupe.checkpoint.mapped import MappedTensors
+from drupe.checkpoint.one_thread import one_thread
 from drupe.checkpoint.quantized_base import quantized_base
 from drupe.checkpoint.tensors import DTYPES, Checkpoint, Rows, open_checkpoint, tensor_bytes
 from drupe.core.errors import DrupeError
@@ -147,7 +148,8 @@ class Merged(Checkpoint):
         before, after = (self._buffer(side, stop - start, spec.shape[1]) for side in "ba")
         before.copy_(self._rows.rows(name, start, stop))
         up, down = pair.up[start:stop].float(), pair.down.float()
-        torch.addmm(before, up, down, alpha=pair.scale, out=after)
+        with one_thread():
+            torch.addmm(before, up, down, alpha=pair.scale, out=after)
         if pair.magnitude is not None:  # the norm of a row needs nothing but the row
             norm = torch.linalg.vector_norm(after, dim=1)
             after.mul_((pair.magnitude[start:stop].float() / norm)[:, None])
