@@ -126,9 +126,11 @@ def test_the_bytes_are_those_of_two_steps(
     assert not list((tmp_path / "one" / "onnx scratch").iterdir()), "nothing merged is left"
 
 
-@pytest.mark.parametrize("base", ["auto", "original"])
-@pytest.mark.parametrize("double_quant", [True, False])
-@pytest.mark.parametrize("columns", [128, 96], ids=["whole blocks", "rows share blocks"])
+@pytest.mark.parametrize(
+    ("base", "double_quant", "columns"),
+    [("auto", True, 128), ("auto", False, 128), ("auto", True, 96), ("original", True, 128)],
+    ids=["scales in 8 bits", "scales in 32 bits", "rows share blocks", "original"],
+)
 def test_a_base_in_4_bits_is_read_in_rows(
     base: Base, double_quant: bool, columns: int, tmp_path: Path
 ) -> None:
@@ -146,9 +148,9 @@ def test_a_base_in_4_bits_is_read_in_rows(
     assert contents(found.path) == contents(expected.path)
     assert job.facts[INSIDE] == merging.facts
     assert merging.facts["base"] == ("original" if base == "original" else "dequantized")
-    of_merge, of_export = proven(found, adapter, tmp_path / "proofs", base)
-    assert of_merge["passed"] is True
-    assert of_export["passed"] is True
+    if double_quant and columns == 128:
+        scores = proven(found, adapter, tmp_path / "proofs", base)
+        assert [score["passed"] for score in scores] == [True, True]
     (adapter.path / FILE).unlink()
     plain, _, _ = exported(adapter, tmp_path / "plain" / "onnx", Merging())
     same = contents(plain.path)[DATA_FILE] == contents(found.path)[DATA_FILE]

@@ -16,7 +16,7 @@ def rows(outcome: Outcome) -> list[list[str]]:
     """Return a row for each stage, in the order of the chain."""
     return [
         [
-            label(stage, outcome) + (f", {on_the_way(stage)}" if stage.within else ""),
+            label(stage, outcome),
             *(score_text(stage.scores.get(metric)) for metric in _metrics(outcome)),
             *_costs(stage, outcome),
         ]
@@ -25,19 +25,14 @@ def rows(outcome: Outcome) -> list[list[str]]:
 
 
 def _costs(stage: Stage, outcome: Outcome) -> list[str]:
-    """Return size, time and memory; of what was done on the way they are another stage's."""
+    """Return size, time and memory; of what was done on the way, in which stage they are."""
     if stage.within:
-        return ["", "", ""]
+        return ["not written", f"in {stage.within}", ""]
     return [
         size(stage.size_bytes),
         duration(stage.seconds) if stage is not outcome.stages[0] else "",
         size(stage.peak_bytes) if stage.peak_bytes else "",
     ]
-
-
-def on_the_way(stage: Stage) -> str:
-    """Return where a stage was made that lies nowhere, in words."""
-    return f"done while {stage.within} ran"
 
 
 def label(stage: Stage, outcome: Outcome) -> str:
