@@ -33,6 +33,9 @@ from drupe.quantize.grid import Grid
 
 JOURNAL, FORMAT = "journal.jsonl", 1
 WEIGHTS_AT_A_TIME = 2**22  # of a piece of work: 8 MB of bfloat16
+# A piece is some whole blocks of a merge (`finetune.merged`), as far as it begins with one: at its
+# edges a block would be made twice.
+BLOCKS = 4
 POSITIONS_AT_A_TIME = 2**14
 TRANSPOSED_ROWS = 512
 READ_BYTES = 2**22
@@ -124,7 +127,7 @@ def plan_work(layout: Layout) -> Iterator[Work]:
 
 def _rows_at_a_time(matrix: Matrix) -> Iterator[tuple[int, Piece]]:
     """Yield pieces small enough to be worked on at once, and the matrix row of each."""
-    most = max(1, WEIGHTS_AT_A_TIME // matrix.columns)
+    most = BLOCKS * max(1, WEIGHTS_AT_A_TIME // BLOCKS // matrix.columns)
     first = 0
     for piece in matrix.pieces:
         for start in range(piece.start, piece.stop, most):
