@@ -31,9 +31,8 @@ class Tuned:
 
     @property
     def merged(self) -> Path:
-        """The checkpoint that the second pass gave, in the cache."""
-        lock = json.loads((self.job.folder / "int4" / "config.lock.json").read_text())
-        return self.job.folder / "cache" / "steps" / str(lock["steps"]["merge"]) / "files"
+        """The checkpoint of the second pass, by a run that ends there."""
+        return self.model("merged")
 
     def model(self, output: str) -> Path:
         """Return where a run delivered its model."""
@@ -88,6 +87,11 @@ def tuned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     (folder / "config.json").write_text(json.dumps(config()))
     job = Job(folder, folder / "config.json")
     job.run()
+    to_merged = config()
+    del to_merged["passes"]["builder"]
+    to_merged["engine"]["output_dir"] = "merged"
+    (folder / "merged.json").write_text(json.dumps(to_merged))
+    Job(folder, folder / "merged.json").run()
     return Tuned(job)
 
 
@@ -97,9 +101,17 @@ def test_int4_is_proven_and_answers(tuned: Tuned) -> None:
     _, lora, merged, exported = stages
     losses = [loss for _, loss, *_ in lora["facts"]["losses"]]
     assert losses[-1] < losses[0]
+    assert merged["within"] == "builder", "nobody asks for the merged checkpoint"
     assert merged["proof"]["passed"] is True
     assert exported["proof"]["passed"] is True
     assert greedy(tuned.model("int4"), [5, 6, 7]).size == NEW_TOKENS
+
+
+def test_an_export_of_the_merged_checkpoint_has_the_same_bytes(tuned: Tuned) -> None:
+    done = tuned.job.drupe("export", "merged", "--precision", "int4", "-o", "in-two-steps")
+    assert done.returncode == 0, done.stderr
+    one, other = (tuned.model(name) / "model.onnx.data" for name in ("int4", "in-two-steps"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 def test_the_checkpoint_keeps_its_ties_and_biases(tuned: Tuned) -> None:
@@ -111,7 +123,7 @@ def test_the_checkpoint_keeps_its_ties_and_biases(tuned: Tuned) -> None:
 
 @pytest.mark.parametrize("tuned", WITH_MOST_TO_LOSE, indirect=True)
 def test_fp32_continues_as_torch_does(tuned: Tuned) -> None:
-    """The rest comes from the cache: the same merged checkpoint in another precision."""
+    """The adapter comes from the cache: it is merged again, while another precision is written."""
     tuned.job.run("--set", "passes.builder.precision=fp32", "-o", "fp32")
     exported = tuned.job.report("fp32")["stages"][-1]
     assert exported["proof"]["passed"] is True

@@ -41,6 +41,8 @@ def test_qlora_then_int4_in_one_config(qlora: Job) -> None:
     assert other[1]["digest"] == tuned["digest"]
     assert other[2]["digest"] != merged["digest"]
     assert other[2]["facts"]["base"] == "original"
+    assert other[2]["within"] == "builder", "nothing is measured, so it is merged while exporting"
+    assert merged["within"] is None
     assert other[2]["proof"]["passed"] is True
     adapter = json.loads((qlora.folder / "olive-config.json").read_text())["passes"]["qlora"]
     assert adapter["config"]["double_quant"] is True
