@@ -164,6 +164,11 @@ def test_neither_torch_nor_onnx_is_loaded(words: list[str], tmp_path: Path) -> N
     [
         ({"hidden_act": "relu6"}, "onnxruntime-genai", 'has the activation "relu6"'),
         ({"architectures": ["PhiForCausalLM"]}, "onnxruntime-genai", "not among drupe's own"),
+        (
+            {"architectures": ["MixtralForCausalLM"], "num_local_experts": 8},
+            None,
+            "it is a mixture of experts (8 in a layer)",
+        ),
         ({"architectures": ["BertModel"]}, None, "neither drupe nor ONNX Runtime GenAI's builder"),
         (
             {"intermediate_size": 24},

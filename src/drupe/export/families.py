@@ -189,6 +189,26 @@ def architecture(config: Config) -> str:
     return str(names[0])
 
 
+# The number of experts in a layer, as configs spell it: Mixtral and Llama 4, Qwen, DeepSeek, ERNIE
+# and DBRX. One that is null, 0 or 1 is of a dense member of a family that has mixtures too.
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+# Sections of a config.json that may hold it: of text beside images, of DBRX's layers.
+SECTIONS = ("text_config", "ffn_config")
+
+
+def mixture_of_experts(config: Config) -> str:
+    """Return "a mixture of experts (8 in a layer)" for one; "" for a dense model."""
+    inner = (config.get(section) for section in SECTIONS)
+    told = [config, *(each for each in inner if isinstance(each, Mapping))]
+    values = (each.get(key) for each in told for key in EXPERTS)
+    counts = [value for value in values if type(value) is int]
+    if max(counts, default=0) > 1:
+        return f"a mixture of experts ({max(counts)} in a layer)"
+    name = architecture(config).lower()
+    by_name = not counts and ("moe" in name or "mixtral" in name)
+    return "a mixture of experts" if by_name else ""
+
+
 def _number(config: Config, key: str, default: float) -> float:
     value = config.get(key)
     return default if value is None else float(value)

@@ -15,7 +15,7 @@ from drupe.core.merging import Merging
 from drupe.core.model import Model
 from drupe.core.operation import Metric, Operation, Pass
 from drupe.core.target import Target
-from drupe.export.families import FAMILIES, architecture, read_decoder
+from drupe.export.families import FAMILIES, architecture, mixture_of_experts, read_decoder
 from drupe.export.parts import Parts
 from drupe.finetune.passes import MergeAdapterWeights
 from drupe.quantize.grid import BLOCK_SIZES
@@ -64,7 +64,11 @@ ARCHITECTURES = (
     *("Phi3ForCausalLM", "Phi3SmallForCausalLM", "PhiMoEForCausalLM", "Qwen2ForCausalLM"),
     *("Qwen3ForCausalLM", "SmolLM3ForCausalLM"),
 )
-
+MIXTURES = ("GptOss", "GraniteMoeHybrid", "Lfm2Moe", "PhiMoE")  # of experts
+CHOOSE_DENSE = (
+    f"Choose a model without experts, of {', '.join(FAMILIES)}, or a mixture that the builder "
+    f"knows: {', '.join(f'{name}ForCausalLM' for name in MIXTURES)}."
+)
 
 OF_MERGED_BYTE = 2e-9  # seconds on one of two cores
 FAST = (None, 4)  # accuracy levels of 8-bit weights on the CPU
@@ -201,6 +205,9 @@ class ExportGenAI(Pass):
         name = _architecture(source)
         if not name:
             return None
+        mixture = _refusal_of_mixture(self, name, _config(source))
+        if mixture is not None:
+            return mixture
         if self.exporter == "native":
             return _refusal_of_headers(self, source)
         own = [field for field, usual in OWN_FIELDS.items() if getattr(self, field) != usual]
@@ -262,6 +269,30 @@ def _of_merging(form: dict[str, Any]) -> dict[str, Any]:
 def _weights_bytes(source: Model) -> int:
     folder = (source.base or source).path
     return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+
+
+def _refusal_of_mixture(step: ExportGenAI, name: str, config: dict[str, Any]) -> Refused | None:
+    """Return why a mixture of experts is exported by nobody, or None.
+
+    drupe does none itself, and of one builder alone it is known which it does.
+    """
+    mixture = mixture_of_experts(config)
+    if not mixture or name in FAMILIES:
+        return None
+    what = f"cannot export {name}: it is {mixture}"
+    if step.exporter == "native":
+        return Refused(
+            WHERE,
+            f"{what}, which drupe's own exporter does not do",
+            'Leave "exporter" out: ONNX Runtime GenAI\'s builder does this one.'
+            if name in ARCHITECTURES
+            else CHOOSE_DENSE,
+        )
+    if name in ARCHITECTURES or not builder_is_known():
+        return None
+    return Refused(
+        WHERE, f"{what}, which neither drupe nor ONNX Runtime GenAI's builder knows", CHOOSE_DENSE
+    )
 
 
 def _refusal_of_headers(step: ExportGenAI, source: Model) -> Refused | None:

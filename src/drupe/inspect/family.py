@@ -7,7 +7,12 @@ from typing import Any
 
 from drupe.checkpoint.header import TensorSpec
 from drupe.core.errors import Refused
-from drupe.export.families import FAMILIES, architecture, read_decoder
+from drupe.export.families import (
+    FAMILIES,
+    architecture,
+    mixture_of_experts,
+    read_decoder,
+)
 from drupe.export.parts import Parts
 from drupe.export.passes import ARCHITECTURES
 from drupe.inspect.inspection import Family, Sizes
@@ -37,7 +42,9 @@ def read_family(
     try:
         decoder = read_decoder(config)
     except Refused as fault:
-        why = "" if name not in FAMILIES else f"config.json {fault.what}"
+        mixture = mixture_of_experts(config)
+        why = f"it is {mixture}" if mixture else ""
+        why = f"config.json {fault.what}" if name in FAMILIES else why
         return _family(name, kind, why, quantization), _sizes(config)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as fault:
         why = f"config.json cannot be read: {type(fault).__name__}: {fault}"
