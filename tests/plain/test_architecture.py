@@ -89,6 +89,7 @@ LIGHT_FILES = {
     "decoder",
     "families",
     "form",
+    "genai_folder",
     "parts",
     "placement",
     "row_form",

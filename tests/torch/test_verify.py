@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 from tiny_models import make_tiny_phi3
 
@@ -126,6 +127,20 @@ def test_a_lost_file_is_named_and_does_not_run(folder: Path) -> None:
     assert status == 1
     assert lines[0] == "DIFFERS: model.onnx.data: is missing"
     assert lines[1].startswith("DIFFERS: does not run here: ")
+
+
+def test_a_graph_that_reads_elsewhere_is_named_and_does_not_run(folder: Path) -> None:
+    shutil.copy(folder / "model.onnx.data", folder.parent / "model.onnx.data")
+    proto = onnx.load(folder / "model.onnx", load_external_data=False)
+    place = next(e for e in proto.graph.initializer[-1].external_data if e.key == "location")
+    place.value = "../model.onnx.data"
+    (folder / "model.onnx").unlink()
+    (folder / "model.onnx").write_bytes(proto.SerializeToString())
+    status, lines = verify(folder)
+    assert status == 1
+    assert lines[0].startswith("DIFFERS: model.onnx: SHA-256 is ")
+    assert lines[1].startswith("DIFFERS: does not run here: ")
+    assert "External data path escapes model directory" in lines[1]
 
 
 def test_another_tokenizer_gives_other_ids(folder: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime_genai
 
+from drupe.checkpoint.external_data import check_folder
 from drupe.core.errors import DrupeError
 
 NEW_TOKENS = 256
@@ -19,12 +20,15 @@ NEW_TOKENS = 256
 class Chat:
     """An exported model that is loaded and answers; every prompt starts a new conversation.
 
-    Raises DrupeError when the folder does not load.
+    Raises DrupeError when the folder does not load, and for one that names files elsewhere.
     """
 
     def __init__(self, folder: Path) -> None:
         try:
+            check_folder(folder)
             self._model = onnxruntime_genai.Model(str(folder))
+        except DrupeError:
+            raise
         except Exception as fault:
             raise DrupeError(
                 str(folder),

@@ -22,6 +22,8 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
+from drupe.checkpoint.external_data import check_folder
+from drupe.checkpoint.genai_folder import SETTINGS, decoder_file
 from drupe.checkpoint.load import load_causal_lm, load_tokenizer
 from drupe.checkpoint.quantized_base import quantized_base
 from drupe.core.errors import DrupeError
@@ -132,7 +134,8 @@ class OnnxRuntime(Runtime):
     """
 
     def __init__(self, model: Model, provider: str, threads: int, *, prepack: bool = True) -> None:
-        settings = json.loads((model.path / "genai_config.json").read_text(encoding="utf-8"))
+        check_folder(model.path)
+        settings = json.loads((model.path / SETTINGS).read_text(encoding="utf-8"))
         decoder = settings["model"]["decoder"]
         if "input_ids" not in decoder["inputs"] or "logits" not in decoder["outputs"]:
             raise DrupeError(
@@ -149,7 +152,7 @@ class OnnxRuntime(Runtime):
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.add_session_config_entry("session.disable_prepacking", "0" if prepack else "1")
         self._session = onnxruntime.InferenceSession(
-            str(model.path / decoder["filename"]), options, providers=[provider]
+            str(decoder_file(model.path, settings)), options, providers=[provider]
         )
         self._names: dict[str, str] = decoder["inputs"]
         self._output: str = decoder["outputs"]["logits"]

@@ -31,6 +31,8 @@ import onnx_ir
 import onnxruntime
 import torch
 
+from drupe.checkpoint.external_data import check_folder
+from drupe.checkpoint.genai_folder import SETTINGS, decoder_file
 from drupe.core.errors import DrupeError, Refused
 from drupe.core.job import Job
 from drupe.core.model import Model
@@ -101,6 +103,7 @@ def prove(metric: ExportProof, exported: Model, checkpoint: Model, out: Path, jo
     out/goldens.json says how the export answers.
     """
     torch.set_num_threads(job.threads)
+    check_folder(exported.path)
     write_goldens(exported, out, job)
     score: dict[str, Any] = {"metric": "export_proof", "higher_is_better": False}
     with open_source(checkpoint, metric.merging, job) as source:
@@ -210,8 +213,7 @@ def _session(exported: Model, graph: Exported, job: Job, *, prepack: bool) -> On
 
 
 def _graph_file(folder: Path) -> Path:
-    settings = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
-    return folder / str(settings["model"]["decoder"]["filename"])
+    return decoder_file(folder, json.loads((folder / SETTINGS).read_text(encoding="utf-8")))
 
 
 def read_precision(graph_file: Path) -> Exported:

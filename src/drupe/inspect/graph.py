@@ -6,14 +6,14 @@ onnx_ir; it is imported by name when an ONNX model is looked at.
 
 from __future__ import annotations
 
-import os.path
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import onnx_ir as ir
 
+from drupe.checkpoint.external_data import external_tensors, nodes
 from drupe.core.errors import Refused
 from drupe.export.slow_nodes import slow_nodes
 from drupe.inspect.inspection import Graph, GridOfNodes, SlowNodes, Weight
@@ -44,7 +44,7 @@ def read_graph(file: Path, provider: str) -> Read:
     """
     try:
         model = ir.load(file)
-        operators = Counter(node.op_type for node in _nodes(model))
+        operators = Counter(node.op_type for node in nodes(model))
         files = [file, *_data_files(file, model)]
         weights = [_weight(value, tensor) for value, tensor in _stored(model)]
         graph = Graph(
@@ -70,26 +70,13 @@ def _damaged(file: Path, fault: str) -> Refused:
     return Refused(str(file), f"is no whole ONNX graph: {fault}", AGAIN)
 
 
-def _nodes(model: ir.Model) -> Iterator[ir.Node]:
-    yield from model.graph.all_nodes()
-    for function in model.functions.values():
-        yield from function.all_nodes()
-
-
 def _data_files(file: Path, model: ir.Model) -> list[Path]:
     """Return the files of external data; raise Refused for one that is not as the graph says."""
     ends: dict[str, int] = {}
-    for tensor in _tensors(model):
-        if isinstance(tensor, ir.ExternalTensor):
-            place = str(tensor.location)
-            if _leaves(place):
-                raise Refused(
-                    str(file),
-                    f'keeps "{tensor.name}" in "{place}", which lies outside of its folder',
-                    "Do not load it: such a graph can name any file of this machine.",
-                )
-            length = tensor.nbytes if tensor.length is None else tensor.length
-            ends[place] = max(ends.get(place, 0), (tensor.offset or 0) + length)
+    for tensor in external_tensors(file, model):
+        place = str(tensor.location)
+        length = tensor.nbytes if tensor.length is None else tensor.length
+        ends[place] = max(ends.get(place, 0), (tensor.offset or 0) + length)
     for place, end in ends.items():
         data = file.parent / place
         if not data.is_file():
@@ -114,25 +101,6 @@ def _stored(model: ir.Model) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
                     continue
                 places.add(place)
             yield value, tensor
-
-
-def _tensors(model: ir.Model) -> Iterator[ir.TensorProtocol]:
-    """Yield every tensor, those of constants too."""
-    for graph in model.graphs():
-        for value in graph.initializers.values():
-            if value.const_value is not None:
-                yield value.const_value
-    for node in _nodes(model):
-        for attribute in node.attributes.values():
-            if attribute.type == ir.AttributeType.TENSOR:
-                yield attribute.as_tensor()
-
-
-def _leaves(place: str) -> bool:
-    """Return whether a path leads out of its folder, on whatever system the graph was made."""
-    path = PureWindowsPath(place)  # which knows slashes of both kinds
-    inside = os.path.normpath(path.as_posix()).split("/")[0] != ".."
-    return bool(path.drive or path.root) or not inside
 
 
 def _weight(value: ir.Value, tensor: ir.TensorProtocol) -> Weight:
@@ -161,7 +129,7 @@ def _word(dtype: ir.DataType) -> str:
 
 def _grids(model: ir.Model) -> Iterator[GridOfNodes]:
     found: Counter[tuple[str, int, int, bool, int | None]] = Counter()
-    for node in _nodes(model):
+    for node in nodes(model):
         operator, attributes = node.op_type, node.attributes
         block = attributes["block_size"].as_int() if "block_size" in attributes else 0
         if operator not in CODES or not block:
@@ -178,8 +146,8 @@ def _grids(model: ir.Model) -> Iterator[GridOfNodes]:
         if operator == "MatMulNBits":
             level = attributes["accuracy_level"].as_int() if "accuracy_level" in attributes else 0
         found[operator, bits, block, symmetric, level] += 1
-    for grid, nodes in found.most_common():
-        yield GridOfNodes(*grid, nodes)
+    for grid, count in found.most_common():
+        yield GridOfNodes(*grid, count)
 
 
 def _slow(model: ir.Model, provider: str) -> Iterator[SlowNodes]:

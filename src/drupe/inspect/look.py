@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from drupe.checkpoint.genai_folder import SETTINGS
 from drupe.checkpoint.header import TensorSpec, read_header
 from drupe.core.errors import Refused
 from drupe.inspect.adapter import read_adapter
 from drupe.inspect.family import described_quantization, read_family
 from drupe.inspect.inspection import Inspection
-from drupe.inspect.onnx_folder import SETTINGS, inspect_onnx
+from drupe.inspect.onnx_folder import inspect_onnx
 from drupe.inspect.provenance import read_licence, read_provenance, run_in, run_of
 from drupe.inspect.tokenizer import read_tokenizer
 from drupe.inspect.weights import code_bits, stored_weights, summed

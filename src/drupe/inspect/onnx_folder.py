@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from drupe.checkpoint.genai_folder import SETTINGS, decoder_file
 from drupe.core.errors import Refused
 from drupe.core.libraries import library_version
 from drupe.export.families import FAMILIES
@@ -17,7 +18,6 @@ from drupe.inspect.tokenizer import read_tokenizer
 from drupe.inspect.weights import summed
 from drupe.resources.checks import json_object
 
-SETTINGS = "genai_config.json"
 SIZES = {
     "layers": "num_hidden_layers",
     "hidden": "hidden_size",
@@ -33,7 +33,7 @@ def inspect_onnx(folder: Path, graph_file: Path | None = None) -> Inspection:
     model = _section(settings, "model")
     decoder = _section(model, "decoder")
     options = _section(decoder, "session_options")
-    file = graph_file or _graph_file(folder, decoder)
+    file = graph_file or decoder_file(folder, settings)
     provider = _provider(options)
     if library_version("onnx-ir") is None:
         what = "is an ONNX model, and onnx-ir, which reads its graph, is not installed"
@@ -62,24 +62,6 @@ def inspect_onnx(folder: Path, graph_file: Path | None = None) -> Inspection:
 def _section(owner: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     found = owner.get(key)
     return found if isinstance(found, Mapping) else {}
-
-
-def _graph_file(folder: Path, decoder: Mapping[str, Any]) -> Path:
-    named = decoder.get("filename")
-    if not isinstance(named, str):
-        raise Refused(
-            str(folder / SETTINGS),
-            "names no graph (model.decoder.filename)",
-            "Give the folder that the exporter wrote, or the .onnx file itself.",
-        )
-    file = folder / named
-    if not file.resolve().is_relative_to(folder.resolve()) and not file.is_symlink():
-        what = f'names the graph "{named}", which lies outside of its folder'
-        raise Refused(str(folder / SETTINGS), what, "Give the folder as its publisher has it.")
-    if not file.is_file():
-        what = f"names the graph {named}, which is not there"
-        raise Refused(str(folder / SETTINGS), what, "Copy or download the model again.")
-    return file
 
 
 def _provider(options: Mapping[str, Any]) -> str:
