@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime_genai
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from tests.e2e.conftest import Job
+from tests.greedy import greedy
 from tests.make_models import FAMILIES, make
 from tests.make_tokenizers import PHRASES
 
@@ -104,7 +103,7 @@ def test_int4_is_proven_and_answers(tuned: Tuned) -> None:
     assert merged["within"] == "builder", "nobody asks for the merged checkpoint"
     assert merged["proof"]["passed"] is True
     assert exported["proof"]["passed"] is True
-    assert greedy(tuned.model("int4"), [5, 6, 7]).size == NEW_TOKENS
+    assert len(greedy(tuned.model("int4"), [5, 6, 7], NEW_TOKENS)) == NEW_TOKENS
 
 
 def test_an_export_of_the_merged_checkpoint_has_the_same_bytes(tuned: Tuned) -> None:
@@ -133,23 +132,9 @@ def test_fp32_continues_as_torch_does(tuned: Tuned) -> None:
     theirs = network.generate(
         torch.tensor([prompt]), max_new_tokens=NEW_TOKENS, do_sample=False, eos_token_id=-1
     )[0, len(prompt) :]
-    ours = greedy(tuned.model("fp32"), prompt)
-    np.testing.assert_array_equal(ours, theirs)
-    assert len(set(ours.tolist())) > 2  # nothing that a model of zeros would say
-
-
-def greedy(folder: Path, prompt: list[int]) -> np.ndarray[Any, Any]:
-    """Return the likeliest NEW_TOKENS tokens after `prompt` in ONNX Runtime GenAI."""
-    settings = onnxruntime_genai.Config(str(folder))
-    model = onnxruntime_genai.Model(settings)
-    parameters = onnxruntime_genai.GeneratorParams(model)
-    most = len(prompt) + NEW_TOKENS
-    parameters.set_search_options(do_sample=False, max_length=most, min_length=most)
-    generator = onnxruntime_genai.Generator(model, parameters)
-    generator.append_tokens(prompt)
-    while not generator.is_done():
-        generator.generate_next_token()
-    return np.asarray(generator.get_sequence(0)[len(prompt) :])
+    ours = greedy(tuned.model("fp32"), prompt, NEW_TOKENS)
+    assert ours == theirs.tolist()
+    assert len(set(ours)) > 2  # nothing that a model of zeros would say
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ import pytest
 
 from drupe.outcome import Outcome, Score
 from drupe.output import report
-from drupe.report.charts import MOST_POINTS, points_of, ticks
+from drupe.report.charts import MOST_POINTS, Curve, curves_figure, points_of, ticks
 from drupe.report.markup import Markup, element
 from drupe.report.page import STYLE, page
 from drupe.report.proofs import sentences, standing
@@ -462,6 +462,17 @@ def test_the_parts_of_a_model_are_shown_worst_first(rich: Outcome) -> None:
     assert "other bytes" not in parsed.text
     unclear = Parsed(shown(with_layers(rich, greedy_tokens=0))).text
     assert "greedy tokens are" not in unclear
+
+
+@pytest.mark.parametrize(
+    ("layers", "told"),
+    [(2, [0, 1]), (3, [0, 1, 2]), (4, [0, 1, 2, 3]), (6, [0, 1, 2, 3, 4, 5]), (32, None)],
+)
+def test_layers_are_counted_in_whole_numbers(layers: int, told: list[int] | None) -> None:
+    points = [(float(layer), 0.1) for layer in range(layers)]
+    drawn = str(curves_figure("of layers", "layer", "error", [Curve("error", points, "curve-1")]))
+    found = [float(text) for text in re.findall(r'<text [^>]*dy="20"[^>]*>([^<]*)</text>', drawn)]
+    assert found == (told or [0, 10, 20, 30])
 
 
 def test_parts_are_shown_only_where_something_was_rounded(rich: Outcome) -> None:

@@ -18,6 +18,7 @@ from test_export import damaged, exported, proven
 
 from drupe.checkpoint.tensors import open_checkpoint
 from drupe.core.errors import DrupeError
+from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.core.target import Target
 from drupe.export import export_proof, goldens, native
@@ -221,6 +222,61 @@ def test_caches_that_are_read_wrongly_are_found_by_greedy_tokens(
     file.write_text(json.dumps(settings))
     with pytest.raises(DrupeError, match=r"GenAI goes on with .* and torch, with the same weights"):
         proven(model, llama, tmp_path / "proof")
+
+
+def misnamed_caches(model: Model, *providers: dict[str, Any]) -> None:
+    """Have the settings name caches that the graph does not have: GenAI alone reads them."""
+    file = model.path / "genai_config.json"
+    settings = json.loads(file.read_text())
+    decoder = settings["model"]["decoder"]
+    decoder["inputs"]["past_key_names"] = "past.%d.keys"
+    decoder["session_options"]["provider_options"] = list(providers)
+    file.write_text(json.dumps(settings))
+
+
+def test_what_genai_does_not_run_on_its_own_provider_fails(llama: Path, tmp_path: Path) -> None:
+    model, _, _ = exported(llama, tmp_path / "out", "int4")
+    misnamed_caches(model)
+    with pytest.raises(DrupeError) as caught:
+        proven(model, llama, tmp_path / "proof")
+    told = caught.value
+    assert told.where == "ExportProof"
+    assert told.what.startswith(
+        "the exported model does not run in ONNX Runtime GenAI on cpu, which it is for: "
+    )
+    assert told.what.endswith("Missing Input: past_key_values.0.key")
+    assert told.remedy == (
+        "Do not use this export: make it again. If that fails too, choose another precision or "
+        "version of onnxruntime-genai."
+    )
+    job = Job(tmp_path, threads=1)
+    with pytest.raises(DrupeError, match="does not run in ONNX Runtime GenAI on cpu"):
+        goldens.greedy_on_floats(model, job, large=False)
+
+
+def test_what_the_cpu_does_not_run_of_another_devices_model_is_no_fault(
+    llama: Path, tmp_path: Path
+) -> None:
+    """No device but the CPU is here: what GenAI says of it on the CPU is no evidence."""
+    model, _, _ = exported(llama, tmp_path / "out", "int4")
+    misnamed_caches(model, {"cuda": {}})
+    score, events = proven(model, llama, tmp_path / "proof")
+    assert score["passed"]
+    assert score["greedy_tokens"] == 0
+    assert [event for event in events if event["event"] == "warning"] == []
+    told = json.loads((tmp_path / "proof" / "goldens.json").read_text())
+    assert told["not_run"].endswith("Missing Input: past_key_values.0.key")
+
+
+def test_prompts_that_the_context_has_no_room_for_are_left_out(tmp_path: Path) -> None:
+    narrow = make_decoder("llama", tmp_path / "narrow", max_position_embeddings=20)
+    model, _, _ = exported(narrow, tmp_path / "out", "int4")
+    score, _ = proven(model, narrow, tmp_path / "proof")
+    assert score["passed"]
+    told = json.loads((tmp_path / "proof" / "goldens.json").read_text())
+    assert told["not_run"] is None
+    assert 0 < len(told["prompts"]) < len(goldens.PROMPTS)
+    assert score["greedy_tokens"] > 0
 
 
 # Relative errors measured of builder's folders: 0.40, 0.67 (bound 0.001); 0.166 (0.148).

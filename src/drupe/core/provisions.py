@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from drupe.core.cache import Cache
 from drupe.core.files import remove_tree
 from drupe.core.locks import is_locked, lock_if_free
 from drupe.core.process import is_alive
-from drupe.core.stock import KEY, Sizes, names_in, sizes_of
+from drupe.core.stock import KEY, Kept, names_in, sizes_of
 
 Kind = Literal["environment", "code", "ray", "resource"]
 ENVIRONMENTS, CODE, RAY, RESOURCES = "environments", "code", "ray", "resources"
@@ -37,16 +36,11 @@ UNUSED_SECONDS = 90 * 86400.0
 
 
 @dataclass(frozen=True)
-class Provision:
-    """One of them. path: in the cache.
-
-    used: when it was used last, in seconds since 1970. whole: whether it can be used.
-    """
+class Provision(Kept):
+    """One of them. path: in the cache. whole: whether it can be used."""
 
     kind: Kind
     path: Path
-    sizes: Sizes
-    used: float
     whole: bool
     in_use: bool
 
@@ -54,16 +48,6 @@ class Provision:
     def name(self) -> str:
         """What it is called, with its folder: "environments/3f2a..."."""
         return self.path.name if self.kind == "ray" else f"{self.path.parent.name}/{self.path.name}"
-
-    @property
-    def size_bytes(self) -> int:
-        """The size of all its files."""
-        return sum(self.sizes.values())
-
-    @property
-    def age_seconds(self) -> float:
-        """How long ago it was used; 0 where the clock was set back since."""
-        return max(0.0, time.time() - self.used)
 
     def is_idle(self, older_than_seconds: float | None) -> bool:
         """Return whether it is to go: nobody uses it, and it is a half, cheap, or old."""
@@ -130,7 +114,7 @@ def _marked(cache: Cache, busy: set[str]) -> Iterator[Provision]:
             held = name in busy or is_locked(_lock(cache, kind, name))
             used = _time(mark) or _time(path) or _time(path.with_suffix(".log"))
             sizes = sizes_of(path) | sizes_of(path.with_suffix(".log"))
-            yield Provision(kind, path, sizes, used, mark.exists(), held)
+            yield Provision(kind, path, mark.exists(), held, sizes=sizes, used=used)
 
 
 def _codes(cache: Cache, busy: set[str]) -> Iterator[Provision]:
@@ -139,7 +123,8 @@ def _codes(cache: Cache, busy: set[str]) -> Iterator[Provision]:
         if found:
             process = found["process"]
             held = CODE in busy or bool(process and is_alive(int(process)))
-            yield Provision("code", path, sizes_of(path), _time(path), process is None, held)
+            sizes, used = sizes_of(path), _time(path)
+            yield Provision("code", path, process is None, held, sizes=sizes, used=used)
 
 
 def _rays(cache: Cache, busy: set[str]) -> Iterator[Provision]:
@@ -148,7 +133,7 @@ def _rays(cache: Cache, busy: set[str]) -> Iterator[Provision]:
         return
     held = RAY in busy or any(map(is_locked, names_in(path / "locks")))
     used = max(map(_time, (path, *names_in(path))))
-    yield Provision("ray", path, sizes_of(path), used, whole=True, in_use=held)
+    yield Provision("ray", path, whole=True, in_use=held, sizes=sizes_of(path), used=used)
 
 
 def _time(path: Path) -> float:

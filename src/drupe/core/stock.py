@@ -31,25 +31,12 @@ Sizes = dict[Inode, int]
 State = Literal["sound", "unverified", "damaged", "other format"]
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One result.
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What a cache keeps. sizes: its files by their inodes. used: last, in seconds since 1970."""
 
-    state: "sound" (its files are those that were made, as far as their marks tell),
-        "unverified" (the cache was moved or copied: their bytes tell), "damaged", or
-        "other format"; why: the last two in words.
-    digests: the blobs that it names. sizes: its files by their inodes. used: when it was used
-    last, made: when it was made, in seconds since 1970.
-    """
-
-    key: str
-    state: State
-    why: str
-    manifest: Manifest | None
-    digests: frozenset[str]
     sizes: Sizes
     used: float
-    made: float
 
     @property
     def size_bytes(self) -> int:
@@ -60,6 +47,24 @@ class Entry:
     def age_seconds(self) -> float:
         """How long ago it was used; 0 where the clock was set back since."""
         return max(0.0, time.time() - self.used)
+
+
+@dataclass(frozen=True)
+class Entry(Kept):
+    """One result.
+
+    state: "sound" (its files are those that were made, as far as their marks tell),
+        "unverified" (the cache was moved or copied: their bytes tell), "damaged", or
+        "other format"; why: the last two in words.
+    digests: the blobs that it names. made: when it was made, in seconds since 1970.
+    """
+
+    key: str
+    state: State
+    why: str
+    manifest: Manifest | None
+    digests: frozenset[str]
+    made: float
 
     def to_json(self) -> dict[str, Any]:
         """Return what `drupe cache ls --json` tells of it."""
@@ -173,7 +178,8 @@ def _entry(step: Path) -> Entry:
     used = about.stat().st_mtime
     made = float(manifest.made) if manifest else used
     digests = frozenset(_digests_in(step))
-    return Entry(step.name, state, why, manifest, digests, sizes_of(step / "files"), used, made)
+    sizes = sizes_of(step / "files")
+    return Entry(step.name, state, why, manifest, digests, made, sizes=sizes, used=used)
 
 
 def _state(step: Path, manifest: Manifest) -> tuple[State, str]:

@@ -104,12 +104,12 @@ def prove(metric: ExportProof, exported: Model, checkpoint: Model, out: Path, jo
     """
     torch.set_num_threads(job.threads)
     check_folder(exported.path)
-    write_goldens(exported, out, job)
     score: dict[str, Any] = {"metric": "export_proof", "higher_is_better": False}
     with open_source(checkpoint, metric.merging, job) as source:
         with _opened(exported, source) as deployed:
             if deployed is not None:
                 score["weights"] = prove_weights(deployed, source.rows, job).to_json()
+            write_goldens(exported, out, job)
             try:
                 score |= _prove_logits(exported, source, deployed, job)
             except _SkippedError as fault:
@@ -164,7 +164,7 @@ def _prove_logits(
     if deployed is None:
         probes = choose_probes(runtime, runtime.context_length, large=large)
     else:
-        answers = [Answer(*each) for each in greedy_on_floats(exported, large=large)]
+        answers = [Answer(*each) for each in greedy_on_floats(exported, job, large=large)]
         probes = choose_probes(runtime, _context(deployed.decoder), answers, large=large)
     shipped = unpacked = probes.cut(runtime.logits(probes.batch))
     if deployed is not None and as_deployed:

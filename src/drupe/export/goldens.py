@@ -16,7 +16,9 @@ import numpy as np
 import onnxruntime
 import onnxruntime_genai
 
+from drupe.checkpoint.genai_folder import SETTINGS
 from drupe.checkpoint.load import load_tokenizer
+from drupe.core.errors import DrupeError
 from drupe.core.files import files_below
 from drupe.core.job import Job
 from drupe.core.libraries import library_version
@@ -25,6 +27,7 @@ from drupe.core.process import total_memory_bytes
 from drupe.core.target import PROVIDERS
 
 FORMAT = 1
+CPU = "cpu"
 TEXTS = (
     "The quick brown fox jumps over the lazy dog.",
     "  two spaces,\ttab\nand a new line  ",
@@ -53,7 +56,9 @@ LEAD = 0.05
 def write_goldens(exported: Model, out: Path, job: Job) -> None:
     """Write out/goldens.json: what the export in `exported` answers on this machine.
 
-    Where it cannot be run here, the digests stand alone, with the reason in "not_run".
+    Where it cannot be run here (its device or the memory for it is not here, it takes no tokens or
+    gives no logits), the digests stand alone, with the reason in "not_run". Raises DrupeError where
+    it does not run on the very provider that it is for.
     """
     goldens: dict[str, Any] = {
         "format": FORMAT,
@@ -70,8 +75,13 @@ def write_goldens(exported: Model, out: Path, job: Job) -> None:
     }
     try:
         goldens |= _answers(exported, job)
-    except Exception as fault:  # GenAI raises bare exceptions  # noqa: BLE001
-        goldens["not_run"] = str(fault).split("\n")[0].replace(str(exported.path), "model")
+    except _NotRunError as fault:
+        goldens["not_run"] = str(fault)
+    except Exception as fault:  # GenAI raises bare exceptions
+        provider, is_here = _provider(exported.path)
+        if is_here:
+            raise _does_not_run(exported, provider, fault) from fault
+        goldens["not_run"] = _in_words(exported, fault)
     text = json.dumps(goldens, indent=1, ensure_ascii=False)
     (out / "goldens.json").write_text(text + "\n", encoding="utf-8")
 
@@ -101,9 +111,37 @@ def fits_as_deployed(folder: Path) -> bool:
     return PREPACKED * size <= MEMORY_SHARE * total_memory_bytes()
 
 
+class _NotRunError(Exception):
+    """The model cannot be run here, which is no fault of the export."""
+
+
+def _in_words(exported: Model, fault: Exception) -> str:
+    return str(fault).split("\n")[0].replace(str(exported.path), "model")
+
+
+def _does_not_run(exported: Model, provider: str, fault: Exception) -> DrupeError:
+    return DrupeError(
+        "ExportProof",
+        f"the exported model does not run in ONNX Runtime GenAI on {provider}, which it is for: "
+        f"{_in_words(exported, fault)}",
+        "Do not use this export: make it again. If that fails too, choose another precision or "
+        "version of onnxruntime-genai.",
+    )
+
+
+def _decoder(folder: Path) -> dict[str, Any]:
+    """Return what genai_config.json says of the decoder."""
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    found: dict[str, Any] = settings["model"]["decoder"]
+    return found
+
+
 def _answers(exported: Model, job: Job) -> dict[str, Any]:
+    decoder = _decoder(exported.path)
+    if "input_ids" not in decoder["inputs"] or "logits" not in decoder["outputs"]:
+        raise _NotRunError("the model takes no tokens or gives no logits")
     if not fits_as_deployed(exported.path):
-        raise MemoryError("the model does not fit in the memory of this machine")
+        raise _NotRunError("the model does not fit in the memory of this machine")
     model, provider = _load(exported.path)
     tokenizer = onnxruntime_genai.Tokenizer(model)
     tokenizer.update_options(add_special_tokens="true")  # as in training
@@ -114,44 +152,66 @@ def _answers(exported: Model, job: Job) -> dict[str, Any]:
             job.note(
                 f"ONNX Runtime GenAI and transformers cut {golden['text']!r} into other tokens"
             )
-    prompts = []
-    for prompt in PROMPTS:
-        ids = _ids(tokenizer, prompt)
-        prompts.append({"prompt": prompt, "ids": ids, "tokens": greedy(model, ids)})
+    prompts = [
+        {"prompt": prompt, "ids": ids, "tokens": greedy(model, ids)}
+        for prompt, ids in _asked(exported.path, tokenizer, NEW_TOKENS)
+    ]
     return {"provider": provider, "texts": texts, "prompts": prompts}
 
 
-def greedy_on_floats(exported: Model, *, large: bool) -> list[tuple[list[int], list[int]]]:
+def greedy_on_floats(
+    exported: Model, job: Job, *, large: bool
+) -> list[tuple[list[int], list[int]]]:
     """Return prompts and their first greedy tokens, quantized weights multiplied in float32.
 
-    That is on the CPU, and slow: of a large model it is less. Empty where it cannot be run.
+    That is on the CPU, and slow: of a large model it is less. Empty where the model is for another
+    provider, and the CPU does not run it; warned of, where that provider is here. Raises DrupeError
+    where the model is for the CPU.
     """
     config = onnxruntime_genai.Config(str(exported.path))
     config.clear_providers()
     config.overlay(json.dumps({"model": {"decoder": {"session_options": NOT_PREPACKED}}}))
+    tokens = NEW_TOKENS_OF_LARGE if large else NEW_TOKENS
     try:
         model = onnxruntime_genai.Model(config)
         tokenizer = onnxruntime_genai.Tokenizer(model)
-        prompts = [_ids(tokenizer, prompt) for prompt in PROMPTS[: 1 if large else None]]
-        tokens = NEW_TOKENS_OF_LARGE if large else NEW_TOKENS
-        return [(ids, greedy(model, ids, tokens)) for ids in prompts]
-    except Exception:  # the goldens say why: this is how they are made  # noqa: BLE001
+        asked = _asked(exported.path, tokenizer, tokens)[: 1 if large else None]
+        return [(ids, greedy(model, ids, tokens)) for _, ids in asked]
+    except Exception as fault:  # GenAI raises bare exceptions
+        provider, is_here = _provider(exported.path)
+        if provider == CPU:
+            raise _does_not_run(exported, provider, fault) from fault
+        if is_here:
+            why = _in_words(exported, fault)
+            job.warn(f"no greedy tokens were compared with torch's: not run on the CPU: {why}")
         return []
+
+
+def _asked(
+    folder: Path, tokenizer: onnxruntime_genai.Tokenizer, new_tokens: int
+) -> list[tuple[str, list[int]]]:
+    """Return the prompts, with their ids, behind which the context has room for an answer."""
+    settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    most = int(settings["model"]["context_length"])
+    asked = [(prompt, _ids(tokenizer, prompt)) for prompt in PROMPTS]
+    return [(prompt, ids) for prompt, ids in asked if len(ids) + new_tokens <= most]
+
+
+def _provider(folder: Path) -> tuple[str, bool]:
+    """Return the short name of a model's own provider, and whether it is on this machine."""
+    options = _decoder(folder)["session_options"].get("provider_options") or []
+    wanted = next((name.lower() for option in options for name in option), CPU)
+    available = onnxruntime.get_available_providers()
+    return wanted, wanted in {PROVIDERS[name][1] for name in available if name in PROVIDERS}
 
 
 def _load(folder: Path) -> tuple[onnxruntime_genai.Model, str]:
     """Return the model on its own provider, or on the CPU where that is not on this machine."""
-    settings = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
-    options = settings["model"]["decoder"]["session_options"].get("provider_options") or []
-    wanted = next((name.lower() for option in options for name in option), "cpu")
-    here = {
-        PROVIDERS[name][1] for name in onnxruntime.get_available_providers() if name in PROVIDERS
-    }
+    provider, is_here = _provider(folder)
     config = onnxruntime_genai.Config(str(folder))
-    if wanted not in here:
+    if not is_here:
         config.clear_providers()
-        wanted = "cpu"
-    return onnxruntime_genai.Model(config), wanted
+    return onnxruntime_genai.Model(config), provider if is_here else CPU
 
 
 def _ids(tokenizer: onnxruntime_genai.Tokenizer, text: str) -> list[int]:

@@ -342,7 +342,7 @@ class ExportProof(Metric):
     """
 
     takes, compares = ("onnx-genai",), True
-    version = 4
+    version = 5
     libraries = (
         *("onnxruntime", "onnxruntime-genai", "onnx-ir", "torch", "transformers"),
         *("accelerate", "safetensors"),

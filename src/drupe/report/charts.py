@@ -48,11 +48,15 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and abs(value) < 1e300  # False for a not-a-number
 
 
-def ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Return round numbers from `low` or below to `high` or above, at most `most` + 1 of them."""
+def ticks(low: float, high: float, most: int = 6, least: float = 0.0) -> list[float]:
+    """Return round numbers from `low` or below to `high` or above, at most `most` + 1 of them.
+
+    least: between two of them; 1 for what is counted.
+    """
     span = max(high - low, 1e-9 * max(abs(high), 1.0))
     size = 10.0 ** math.floor(math.log10(span / most))
     step = next(size * factor for factor in (1, 2, 5, 10, 20) if span / (size * factor) <= most)
+    step = max(step, least)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [float(f"{number * step:.12g}") for number in range(first, max(last, first + 1) + 1)]
 
@@ -60,14 +64,15 @@ def ticks(low: float, high: float, most: int = 6) -> list[float]:
 def curves_figure(title: str, across: str, up: str, curves: Sequence[Curve]) -> Markup:
     """Return curves over common axes, which start at 0 where the values allow it.
 
-    across, up: what the axes count.
+    across: what is counted along the lower axis. up: what is measured.
     """
     every = [point for curve in curves for point in curve.points]
     right = max(step for step, _ in every)
     left = min(0.0, *(step for step, _ in every))
     levels = ticks(min(0.0, *(value for _, value in every)), max(value for _, value in every), 5)
     plot = _Plot(left, right if right > left else left + max(1.0, abs(left)), levels[0], levels[-1])
-    steps = [step for step in ticks(plot.left, plot.right, 6) if plot.left <= step <= plot.right]
+    counted = ticks(plot.left, plot.right, 6, least=1.0)
+    steps = [step for step in counted if plot.left <= step <= plot.right]
     parts = [
         element("title", title),
         element("desc", "; ".join(_told(curve) for curve in curves)),
