@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from drupe.config.load import load
+from drupe.export.passes import ExportGenAI
+from drupe.plan import make
 from tests.e2e.conftest import EXAMPLES, Job
 
 
@@ -20,6 +23,17 @@ def qlora(tmp_path: Path) -> Job:
     return Job(tmp_path / "phi3-qlora", tmp_path / "phi3-qlora" / "olive-config.json")
 
 
+@pytest.mark.parametrize("example", ["phi3-emotion", "phi3-qlora"])
+def test_the_examples_are_planned_for_the_native_exporter(example: str, tmp_path: Path) -> None:
+    config = load(
+        EXAMPLES / example / "olive-config.json", settings=[f"engine.cache_dir={tmp_path}"]
+    )
+    plan = make(config)
+    found = [step.operation for step in plan.steps if isinstance(step.operation, ExportGenAI)]
+    assert [(each.exporter, each.precision) for each in found] == [("native", "int4")]
+    assert not [note for note in plan.notes if "builder" in note]
+
+
 def test_qlora_then_int4_in_one_config(qlora: Job) -> None:
     shown = qlora.run().stdout
     assert "Accuracy on 600 rows went from 25.0 %" in shown
@@ -30,6 +44,8 @@ def test_qlora_then_int4_in_one_config(qlora: Job) -> None:
     for stage in (tuned, merged, exported):
         assert stage["scores"]["accuracy"]["low"] > 0.85, "measured 0.928"
     assert merged["facts"]["base"] == "dequantized"
+    assert exported["facts"]["exporter"] == "native"
+    assert exported["proof"]["arithmetic"] < 1e-5, "asked of drupe's own layout alone; 1e-6"
     assert merged["proof"]["passed"] is True
     # What was trained is what was merged: perplexity differs by the rounding to bfloat16 alone.
     ratio = merged["scores"]["perplexity"]["value"] / tuned["scores"]["perplexity"]["value"]

@@ -11,7 +11,9 @@ from drupe.export.passes import ExportGenAI, exporter_of
 
 def export(step: ExportGenAI, model: Model, out: Path, job: Job) -> None:
     """Write `model` into `out` by the exporter that the step names; "auto": that of its family."""
-    if (exporter_of(model) if step.exporter == "auto" else step.exporter) == "native":
+    exporter = exporter_of(model) if step.exporter == "auto" else step.exporter
+    job.facts["exporter"] = exporter
+    if exporter == "native":
         from drupe.export import native
 
         native.export(step, model, out, job)
