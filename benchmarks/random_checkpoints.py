@@ -25,6 +25,21 @@ class Shape:
 
 
 SHAPES = {
+    "smollm2-135m": Shape(
+        "LlamaForCausalLM",
+        {
+            "model_type": "llama",
+            "vocab_size": 49152,
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "max_position_embeddings": 8192,
+            "rope_theta": 100000.0,
+        },
+        tied=True,
+    ),
     "qwen2.5-0.5b": Shape(
         "Qwen2ForCausalLM",
         {
