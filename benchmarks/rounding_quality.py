@@ -19,6 +19,8 @@ that the divergence relative to drupe's `mse` of the same form, with the interva
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -89,7 +91,8 @@ def by_onnxruntime(
             is_symmetric=grid.symmetric,
             algo_config=settings,
         )
-        quantizer.process()
+        with contextlib.redirect_stdout(io.StringIO()):  # a bar for each of them
+            quantizer.process()
         return dict(read_nodes(quantizer.model.model, weights, grid))
 
     return quantize
