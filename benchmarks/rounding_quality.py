@@ -1,6 +1,6 @@
 """What does rounding to int4 cost a trained model, beside ONNX Runtime's ways at equal bytes?
 
-    python benchmarks/rounding_quality.py [--llama FOLDER ...] [--block-size 32]
+    python benchmarks/rounding_quality.py [--llama FOLDER ...] [--no-phi3] [--block-size 32]
 
 Two kinds of small models that were really trained: the example's Phi-3, on stories that it has not
 seen (its own generator with another seed); and each FOLDER that `small_llama.py` wrote, on the
@@ -46,7 +46,7 @@ from drupe.quantize.rtn import round_to_nearest
 
 EXAMPLE = Path(__file__).parents[1] / "examples/phi3-emotion"
 STORIES, OTHER_SEED, STORY_LENGTH = 1500, 12345, 128
-BATCH, DRAWS = 16, 2000
+BATCH, DRAWS, MOST_SEQUENCES = 16, 2000, 300
 Weights = dict[str, torch.Tensor]
 Method = Callable[[torch.Tensor, Grid], Rounded]
 
@@ -240,14 +240,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--llama", type=Path, nargs="*", default=[], help="of small_llama.py")
     parser.add_argument("--block-size", type=int, default=32)
+    parser.add_argument("--no-phi3", action="store_true", help="the Llamas alone")
     arguments = parser.parse_args()
     torch.set_num_threads(2)
     np.random.seed(0)
     size = arguments.block_size
-    phi3 = AutoModelForCausalLM.from_pretrained(EXAMPLE / "model", dtype=torch.float32)
-    measure("the example's Phi-3", phi3, story_sequences(), size)
+    if not arguments.no_phi3:
+        phi3 = AutoModelForCausalLM.from_pretrained(EXAMPLE / "model", dtype=torch.float32)
+        measure("the example's Phi-3", phi3, story_sequences(), size)
     row = text(held_out=True)
     sequences = row[: len(row) // LENGTH * LENGTH].view(-1, LENGTH)
+    sequences = sequences[:: max(1, len(sequences) // MOST_SEQUENCES)]
     for folder in arguments.llama:
         llama = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
         measure(folder.name, llama, sequences, size)
