@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
 
 # No test writes into the user's journal of what steps took, or is told by it.
 os.environ["DRUPE_JOURNAL"] = ""
+
+# Tests start hundreds of Python processes: what these import is compiled once, for all of them.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # A job that a shell has put in the background ignores Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
