@@ -97,7 +97,7 @@ LIGHT_FILES = {
     "strategies",
     "__init__",
 }
-LIGHT_LIBRARIES = {"packaging", "pydantic", "pytest", "rich", "yaml"}
+LIGHT_LIBRARIES = {"packaging", "pydantic", "pydantic_core", "pytest", "rich", "yaml"}
 # Files of light packages that are imported by name when what they are about is there (a system, an
 # ONNX graph), with what they may import.
 WHEN_USED = {

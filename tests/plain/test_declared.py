@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from pydantic import Field, ValidationError
 from drupe.core.dataset import Dataset, LoadDataset, Paths
 from drupe.core.declared import Declared
 from drupe.core.digest import DigestMemo, value_digest
+from drupe.core.documented import description
 from drupe.core.target import Target
 from drupe.finetune.training_args import TrainingArgs
 
@@ -124,3 +126,45 @@ def test_a_datasets_name_is_not_in_its_key(tmp_path: Path) -> None:
     one, other = (Dataset(name=name, load_dataset_config=load) for name in ("one", "other"))
     digests = DigestMemo()
     assert one.key_form(digests.digest) == other.key_form(digests.digest)
+
+
+class Told(Declared):
+    size: int = 1
+    """How much,
+
+    in grams.
+    """
+    name: str = "x"
+    other: str = Field("x", description="What the field says.")
+
+
+class ToldAnew(Told):
+    size: int = 2
+    name: str = "y"
+    """What it is called."""
+
+
+@pytest.mark.parametrize("field", ["size", "name", "other"])
+def test_a_field_is_described_by_the_string_below_it(field: str) -> None:
+    class Within(ToldAnew):
+        own: Told = Told()
+        """Another."""
+
+    told = {
+        "size": "How much,\n\nin grams.",
+        "name": "What it is called.",
+        "other": "What the field says.",
+    }
+    shape = Within.model_json_schema()
+    assert shape["properties"][field]["description"] == told[field] == description(Within, field)
+    assert shape["properties"]["own"]["description"] == "Another."
+    above = shape["$defs"]["Told"]["properties"]
+    assert above[field].get("description") == (None if field == "name" else told[field])
+
+
+def test_a_class_without_source_has_no_descriptions() -> None:
+    scope: dict[str, Any] = {"Declared": Declared, "__name__": "nowhere"}
+    exec("class Made(Declared):\n    size: int = 1\n    'How much.'\n", scope)
+    assert description(scope["Made"], "size") == ""
+    assert description(scope["Made"], "absent") == ""
+    assert scope["Made"].model_json_schema()["properties"]["size"]["default"] == 1

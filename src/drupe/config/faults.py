@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from drupe.config.dialects.names import DATA_NAMES, PASS_NAMES, TRAINING_NAMES
 from drupe.config.source import Items, Map, Origin, origin_of
 from drupe.core.dataset import Part
+from drupe.core.documented import description
 from drupe.core.errors import Fault, closest
 from drupe.core.merging import Merging
 from drupe.core.secrets import redacted
@@ -110,8 +111,8 @@ def _path(origin: Origin, location: Place) -> str:
 
 
 def _description(schema: type[BaseModel] | None, name: str) -> str:
-    field = schema.model_fields.get(name) if schema else None
-    return f" It is: {field.description}" if field and field.description else ""
+    told = description(schema, name) if schema else ""
+    return f" It is: {told}" if told else ""
 
 
 def _lowered(message: str) -> str:

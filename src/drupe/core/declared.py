@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import ConfigDict, ValidationInfo, field_validator
+
+from drupe.core.documented import Documented
 
 
-class Declared(BaseModel):
+class Declared(Documented):
     """A frozen value that a config can name: no unknown field, no silent conversion.
 
     **A field of type `Path` names an input file or folder**: it enters the key by its content,
@@ -22,7 +24,6 @@ class Declared(BaseModel):
         extra="forbid",
         strict=True,
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
     )
 
     @field_validator("*", mode="after")
