@@ -26,6 +26,7 @@ from drupe.core.verify import verify
 from drupe.packaging.companions import COMPANIONS
 from tests.e2e.conftest import DRUPE, Job, short_demo
 from tests.e2e.test_demo import MODEL
+from tests.waiting import MOST_SECONDS, until
 
 KILLS = int(os.environ.get("DRUPE_TORTURE", "12"))
 SEED = int(os.environ.get("DRUPE_TORTURE_SEED", random.SystemRandom().randrange(10**6)))
@@ -82,7 +83,7 @@ class Torture:
                 os.kill(victim, signal.SIGKILL)
         if whom in ("client", "group") or not victims:
             client.kill()
-        assert client.wait(20) != 0, "a step was killed, and the run says that it is done"
+        assert client.wait(MOST_SECONDS) != 0, "a step was killed, and the run says that it is done"
 
     def victims(self, client: int, whom: str) -> list[int]:
         servers = [child for child in children(client) if "fork_server" in command(child)]
@@ -113,10 +114,7 @@ class Torture:
     def check(self) -> None:
         """No process is left, the output is absent or whole, the cache right to the byte."""
         # A server sees that its client is gone when its imports are done.
-        deadline = time.monotonic() + 10 + self.seconds
-        while at_work(self.folder) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert at_work(self.folder) == []
+        until(lambda: not at_work(self.folder), lambda: at_work(self.folder))
         place = self.folder / MODEL
         if place.exists():
             assert delivered(place) == self.expected

@@ -22,6 +22,7 @@ from drupe.core.step import StepSpec
 from drupe.outcome import Outcome
 from drupe.plan import Plan, make
 from drupe.systems.local import LocalExecutor
+from tests.waiting import MOST_SECONDS
 
 settings.register_profile("plain", max_examples=20, deadline=None, database=None)
 settings.load_profile("plain")
@@ -113,7 +114,11 @@ class Workspace:
         """Run `drupe WORDS...` in the folder, the config written."""
         self.write()
         return subprocess.run(
-            self.command(*words), cwd=self.folder, capture_output=True, text=True, timeout=60
+            self.command(*words),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=MOST_SECONDS,
         )
 
     def start(self, *words: str) -> subprocess.Popen[str]:

@@ -19,6 +19,7 @@ from drupe.core.errors import DrupeError
 from drupe.core.files import remove_tree
 from drupe.core.model import Model
 from tests.plain.conftest import tree
+from tests.waiting import MOST_SECONDS
 
 KEY, OTHER = "a" * 64, "b" * 64
 CONTENT = {"config.json": "{}", "weights": "0123456789abcdef", "sub/part": "part"}
@@ -372,5 +373,5 @@ print("hit" if Cache(Path(sys.argv[1])).run("k" * 64, "files", (), work).hit els
 def test_of_two_processes_with_one_key_one_works_and_one_waits(tmp_path: Path) -> None:
     command = [sys.executable, "-c", TWO, str(tmp_path / "cache")]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    told = sorted(process.communicate(timeout=30)[0].split() for process in both)
+    told = sorted(process.communicate(timeout=MOST_SECONDS)[0].split() for process in both)
     assert told == [["hit"], ["works", "made"]]

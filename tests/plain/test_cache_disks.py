@@ -14,6 +14,7 @@ import pytest
 from drupe.core.errors import DrupeError
 from drupe.core.files import full_disk, full_disk_told
 from tests.plain.conftest import Workspace
+from tests.waiting import MOST_SECONDS
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -36,7 +37,7 @@ def test_on_a_disk_of_its_own(scenario: str, tmp_path: Path) -> None:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=MOST_SECONDS,
     )
     assert done.returncode == 0, done.stderr
 

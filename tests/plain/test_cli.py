@@ -15,6 +15,7 @@ from drupe.cli import VERBS, main
 from drupe.cli.fields import fields_of
 from drupe.finetune.training_args import TrainingArgs
 from tests.plain.conftest import Workspace, tree
+from tests.waiting import MOST_SECONDS
 
 Captured = pytest.CaptureFixture[str]
 
@@ -166,7 +167,7 @@ def test_a_reader_that_has_seen_enough_is_told_no_traceback(workspace: Workspace
     assert client.stdout
     assert client.stderr
     client.stdout.close()
-    assert client.wait(20) == 1, "what was begun is not done, and is not said to be"
+    assert client.wait(MOST_SECONDS) == 1, "what was begun is not done, and is not said to be"
     assert client.stderr.read() == ""
     client.stderr.close()
 

@@ -35,6 +35,7 @@ from tests.documents import (
     tagged,
     value_of,
 )
+from tests.waiting import MOST_SECONDS
 
 Captured = pytest.CaptureFixture[str]
 PAGES_OF_DOCS = [page for page in PAGES if page.is_relative_to(ROOT / "docs")]
@@ -78,7 +79,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("mkdocs")
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=MOST_SECONDS)
     assert done.returncode == 0, done.stderr
     assert "WARNING" not in done.stderr
     return folder

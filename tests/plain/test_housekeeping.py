@@ -25,6 +25,7 @@ from drupe.core.stock import survey
 from drupe.core.verify import Damage, repair, verify
 from tests.plain.conftest import tree
 from tests.plain.test_cache import CONTENT, KEY, OTHER, Bench, rewrite_manifest, write
+from tests.waiting import MOST_SECONDS
 
 DAY = 86400
 NOBODY = 2**22 + 1  # above the kernel's largest process number
@@ -264,7 +265,7 @@ def test_what_a_run_needs_or_works_on_is_never_dropped(bench: Bench) -> None:
     assert kept(bench) == [1, 3]
     with pytest.raises(Refused, match=r"^0{12}: is in use by a run that goes on\n  Wait until"):
         remove(bench.cache, [key_of(3)])
-    assert runs.communicate("", timeout=20)[0] == ""
+    assert runs.communicate("", timeout=MOST_SECONDS)[0] == ""
     assert runs.returncode == 0, "its work folder and its lock were left alone"
     assert bench.cache.step_folder(KEY).exists()
     collect(bench.cache, keep_bytes=0)
@@ -389,7 +390,7 @@ def test_who_comes_waits_for_the_housekeeper(what: str, bench: Bench) -> None:
     with locked(bench.cache.folder / "locks" / "housekeeping"):
         thread.start()
         assert not done.wait(0.1)
-    assert done.wait(10)
+    assert done.wait(MOST_SECONDS)
     thread.join()
 
 

@@ -18,6 +18,7 @@ from drupe.inspect.inspection import Inspection
 from drupe.inspect.look import inspect
 from drupe.inspect.weights import part_of
 from tests.plain.checkpoints import safetensors
+from tests.waiting import MOST_SECONDS
 
 Captured = pytest.CaptureFixture[str]
 LAYER = "model.layers.{}."
@@ -154,7 +155,7 @@ def test_neither_torch_nor_onnx_is_loaded(words: list[str], tmp_path: Path) -> N
         "sys.exit(bool({'torch', 'transformers', 'numpy', 'onnx', 'onnx_ir'} & sys.modules.keys()))"
     )
     command = [sys.executable, "-c", code, "inspect", str(llama(tmp_path)), *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=MOST_SECONDS)
     assert (done.returncode, done.stderr) == (0, "")
     assert "LlamaForCausalLM" in done.stdout
 

@@ -10,6 +10,7 @@ import pytest
 
 import drupe
 from tests.plain.conftest import Workspace
+from tests.waiting import MOST_SECONDS
 
 PROGRAM = Path(__file__).parents[2] / "drupe-olive" / "drupe_olive.py"
 WHOSE = (
@@ -23,7 +24,7 @@ def olive(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     start = "import sys; sys.path.insert(0, sys.argv.pop(1)); import drupe_olive as o; "
     code = start + "sys.exit(o.main())"
     command = [sys.executable, "-c", code, str(PROGRAM.parent), *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=MOST_SECONDS)
 
 
 @pytest.mark.parametrize("option", ["--config", "--run-config", "--run_config"])

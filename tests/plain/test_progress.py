@@ -14,6 +14,7 @@ import pytest
 from drupe.chain import Step
 from drupe.cli import progress
 from tests.plain.conftest import Workspace
+from tests.waiting import MOST_SECONDS
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -63,7 +64,8 @@ def test_a_resumed_step_counts_what_this_run_did(
 
 
 def test_on_a_terminal_one_line_lives(workspace: Workspace) -> None:
-    workspace.passes(slow={"type": "Slow", "ticks": 8, "seconds": 0.05})
+    gate = workspace.folder / "gate"
+    workspace.passes(slow={"type": "Slow", "ticks": 8, "seconds": 0.05, "gate": str(gate)})
     ours, theirs = pty.openpty()
     workspace.write()
     client = subprocess.Popen(
@@ -75,7 +77,7 @@ def test_on_a_terminal_one_line_lives(workspace: Workspace) -> None:
         env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
     )
     os.close(theirs)
-    shown, deadline = b"", time.monotonic() + 20
+    shown, deadline = b"", time.monotonic() + MOST_SECONDS
     while time.monotonic() < deadline:
         if not select.select([ours], [], [], 0.1)[0]:
             if client.poll() is not None:
@@ -88,7 +90,9 @@ def test_on_a_terminal_one_line_lives(workspace: Workspace) -> None:
         if not data:
             break
         shown += data
-    assert client.wait(5) == 0
+        if b"of 8 ticks" in shown:
+            gate.touch()
+    assert client.wait(MOST_SECONDS) == 0
     text = ESCAPES.sub("", shown.decode())
     assert re.search(r"slow  counting \d ticks of 8 ticks", text)
     assert "✓ slow" in text

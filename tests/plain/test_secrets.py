@@ -26,6 +26,7 @@ from drupe.core.secrets import (
 )
 from drupe.output import lock
 from tests.plain.conftest import Workspace
+from tests.waiting import MOST_SECONDS
 
 ALPHABET = string.ascii_letters + string.digits
 
@@ -58,7 +59,7 @@ def planted(workspace: Workspace, *words: str) -> tuple[subprocess.CompletedProc
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=MOST_SECONDS,
     )  # fmt: skip
     return done, {variable, login, shapeless}
 
@@ -80,7 +81,7 @@ def test_a_password_that_is_a_word_of_the_protocol(workspace: Workspace) -> None
         env={**os.environ, "DB_PASSWORD": "progress", "MY_TOKEN": "appended"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=MOST_SECONDS,
     )
     assert done.returncode == 0, done.stderr
 

@@ -27,6 +27,7 @@ class FilesServer(Server):
         self.drops = 0
         self.ranges = True
         self.seconds = 0.0
+        self.held = 0  # the number of the first request whose body is held back; 0: none is
 
     def url(self, path: str) -> str:
         """Return the address of a file."""
@@ -78,6 +79,8 @@ class _Answer(Answer):
             self.wfile.write(piece[: len(piece) // 2])
             self.close_connection = True
             return
+        while 0 < self.server.held <= len(self.server.bodies()):
+            time.sleep(0.01)
         step = 64 * 1024
         for start in range(0, len(piece), step):
             time.sleep(self.server.seconds)

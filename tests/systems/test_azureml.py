@@ -122,7 +122,7 @@ def test_steps_travel_as_one_job_and_those_before_a_failure_are_kept(
 def test_ctrl_c_cancels_the_job(
     system: Make, setting: Setting, model: Model, tmp_path: Path, azure: FakeAzure
 ) -> None:
-    spec = spec_of(Slow(ticks=1000), "Slow", model, FIRST)
+    spec = spec_of(Slow(ticks=100_000), "Slow", model, FIRST)
 
     def interrupt(event: dict[str, Any]) -> None:
         if event["event"] == "progress":

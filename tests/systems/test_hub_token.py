@@ -21,6 +21,7 @@ from drupe.core.executor import Batch
 from drupe.core.model import Model
 from drupe.systems.bundle import pack
 from tests.plain.conftest import Workspace, spec_of
+from tests.waiting import MOST_SECONDS
 
 HEADER = b'{"weight": {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}}'
 FILES = {
@@ -174,7 +175,7 @@ def test_a_job_reads_a_gated_model_that_nobody_here_may_see(
         env=environment(hub, azure, tmp_path / "home"),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=MOST_SECONDS,
     )
     assert done.returncode == 0, done.stderr
     [sizes] = elsewhere.output.rglob("sizes.txt")

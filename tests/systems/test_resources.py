@@ -27,6 +27,7 @@ from drupe.resources import urls
 from drupe.resources.place import Entry, listed
 from drupe.resources.remote import Resolved, resolve
 from tests.plain.conftest import Workspace
+from tests.waiting import MOST_SECONDS, until
 
 CONTENT = bytes(range(256)) * 1024  # 256 KiB
 
@@ -92,7 +93,7 @@ def test_a_server_without_ranges(
 def test_what_came_before_a_kill_is_not_asked_for_again(
     server: FilesServer, tmp_path: Path
 ) -> None:
-    server.seconds = 0.2
+    server.held = 3
     program = (
         "import sys; from pathlib import Path; from drupe.core.resource import Remote\n"
         "from drupe.resources import urls; from drupe.resources.remote import resolve\n"
@@ -102,12 +103,11 @@ def test_what_came_before_a_kill_is_not_asked_for_again(
     )
     words = [sys.executable, "-c", program, server.url("rows.jsonl"), str(tmp_path)]
     with subprocess.Popen(words, stdout=subprocess.PIPE) as killed:
-        while len(server.bodies()) < 3:  # the second piece of four has come
-            time.sleep(0.01)
+        until(lambda: len(server.bodies()) == 3)  # the second piece of four has come
         killed.send_signal(signal.SIGKILL)
     assert not list(tmp_path.glob("resources/*/listing"))
     server.asked.clear()
-    server.seconds = 0.0
+    server.held = 0
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()).read_bytes() == CONTENT
     assert server.bodies()[0] in ("bytes=65536-131071", "bytes=131072-196607")
@@ -131,7 +131,7 @@ def test_two_processes_fetch_it_once(server: FilesServer, tmp_path: Path) -> Non
     )
     words = [sys.executable, "-c", program, server.url("rows.jsonl"), str(tmp_path)]
     two = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=60)[0].splitlines() for process in two]
+    said = [process.communicate(timeout=MOST_SECONDS)[0].splitlines() for process in two]
     assert said[0][-1] == said[1][-1]
     assert Path(said[0][-1]).read_bytes() == CONTENT
     assert len(server.bodies()) == 1

@@ -19,6 +19,7 @@ from drupe.resources import fetch as fetching
 from drupe.systems.azureml import executor
 from drupe.systems.azureml.workspace import Workspace as Opened
 from tests.plain.conftest import Workspace, tree
+from tests.waiting import MOST_SECONDS
 
 NAMES = {
     "subscription_id": SUBSCRIPTION,
@@ -125,7 +126,7 @@ def test_a_public_file_that_changed_since_the_plan_is_not_read(
         assert running.poll() is None, running.communicate()
     azure.public["rows.jsonl"] = ROWS * 2
     azure.jobs.hold.clear()
-    _, told = running.communicate(timeout=120)
+    _, told = running.communicate(timeout=MOST_SECONDS)
     assert running.returncode == 1
     log = "\n".join(
         content.decode(errors="replace") for content in tree(azure.blobs.folder).values()

@@ -24,6 +24,7 @@ from drupe.export.passes import ExportGenAI
 from drupe.inspect.inspection import GridOfNodes, Inspection
 from drupe.inspect.look import inspect
 from tests.make_decoders import make_decoder
+from tests.waiting import MOST_SECONDS
 
 Captured = pytest.CaptureFixture[str]
 AGAIN = "Copy or download the model again: this file is damaged."
@@ -116,7 +117,7 @@ def test_what_is_shown_without_loading_torch(int4: Path) -> None:
         "sys.exit(bool({'torch', 'transformers', 'onnxruntime'} & sys.modules.keys()))"
     )
     command = [sys.executable, "-c", code, "inspect", str(int4)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=MOST_SECONDS)
     assert (done.returncode, done.stderr) == (0, "")
     words = " ".join(done.stdout.split())
     for part in (

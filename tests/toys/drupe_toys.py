@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -64,11 +65,15 @@ class Count(Pass):
 
 
 class Slow(Pass):
-    """Count in the scratch folder, a tick at a time, and go on where a killed run stopped."""
+    """Count in the scratch folder, a tick at a time, and go on where a killed run stopped.
+
+    It counts beyond the middle once the file `gate` is there, if one is named.
+    """
 
     takes, gives = ("files",), "files"
     ticks: int = 5
     seconds: float = 0.1
+    gate: str = ""
 
     def run(self, model: Model, out: Path, job: Job) -> None:
         counter = job.scratch / "counter"
@@ -76,6 +81,8 @@ class Slow(Pass):
         started_from = done
         while done < self.ticks:
             time.sleep(self.seconds)
+            if done >= self.ticks // 2 and self.gate and not Path(self.gate).exists():
+                continue
             done += 1
             counter.write_text(str(done))
             job.progress("counting", done, self.ticks, "ticks")
@@ -165,12 +172,18 @@ class Length(Metric):
 
 
 class SlowLength(Length):
-    """Count the characters of all text files slowly: for `seconds`, or until a file appears."""
+    """Count the characters of all text files slowly: for `seconds`, or until a file appears.
+
+    begun: the file that it makes when it begins.
+    """
 
     seconds: float = 0.1
     gate: str = ""
+    begun: str = ""
 
     def run(self, model: Model, out: Path, job: Job) -> None:
+        if self.begun:
+            Path(self.begun).touch()
         began = time.time()
         end = time.monotonic() + self.seconds
         while time.monotonic() < end and not (self.gate and Path(self.gate).exists()):
@@ -182,10 +195,43 @@ class SlowLength(Length):
         (out / "score.json").write_text(json.dumps(score))
 
 
-class BrokenLength(Length):
-    """Fail."""
+class PairedLength(Length):
+    """Count the characters when another one has begun beside it.
+
+    The first that begins waits for the second, the third for the fourth; `place` is the folder in
+    which they take their numbers. number: makes it another one.
+    """
+
+    place: str
+    number: int
 
     def run(self, model: Model, out: Path, job: Job) -> None:
+        began, mine, end = time.time(), 1, time.monotonic() + 120
+        while not self._taken(mine):
+            mine += 1
+        while mine % 2 and not (Path(self.place) / str(mine + 1)).exists():
+            assert time.monotonic() < end, "nobody has begun beside it"
+            time.sleep(0.01)
+        super().run(model, out, job)
+        score = json.loads((out / "score.json").read_text())
+        score |= {"began": began, "ended": time.time()}
+        (out / "score.json").write_text(json.dumps(score))
+
+    def _taken(self, number: int) -> bool:
+        with suppress(FileExistsError):
+            (Path(self.place) / str(number)).touch(exist_ok=False)
+            return True
+        return False
+
+
+class BrokenLength(Length):
+    """Fail, once the file `after` is there if one is named."""
+
+    after: str = ""
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        while self.after and not Path(self.after).exists():
+            time.sleep(0.01)
         raise ValueError("no ruler")
 
 

@@ -17,6 +17,7 @@ from drupe.core.system import Setting
 from drupe.systems.declarations import Ray
 from drupe.systems.ray.executor import ALONE, RayExecutor
 from tests.plain.conftest import Workspace
+from tests.waiting import MOST_SECONDS
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def addresses() -> Iterator[list[str]]:
         yield started.stdout.readline().split()
     finally:
         started.stdin.close()
-        started.wait(60)
+        started.wait(MOST_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -88,5 +89,5 @@ def client(
 def executor(client: Callable[..., RayExecutor]) -> RayExecutor:
     """A client without a folder that is shared: files travel by Ray's store."""
     sends = client(max_parallel=2)
-    until(lambda: len(processes("drupe.systems.fork_server")) == 2, 60)  # its workers are there
+    until(lambda: len(processes("drupe.systems.fork_server")) == 2)  # its workers are there
     return sends

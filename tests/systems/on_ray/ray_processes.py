@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from tests import waiting
 
 MARK = "DRUPE_TEST_CLUSTER"
 
@@ -36,10 +37,6 @@ def commands() -> list[str]:
     return found
 
 
-def until(true: Callable[[], Any], seconds: float = 30.0) -> Any:
-    """Wait for something, and return it."""
-    end = time.monotonic() + seconds
-    while not (value := true()):
-        assert time.monotonic() < end, f"it did not come about; there are {commands()}"
-        time.sleep(0.02)
-    return value
+def until(true: Callable[[], Any]) -> Any:
+    """Wait for something, and return it; tell the processes that are there if it does not come."""
+    return waiting.until(true, commands)

@@ -21,6 +21,7 @@ import pytest
 from drupe_toys import Append, Breaks, Reverse, Slow, SlowLength, Where
 from ray_processes import MARK, processes, until
 
+from drupe.core.cache import Run
 from drupe.core.errors import Refused, StepError
 from drupe.core.executor import Batch
 from drupe.core.model import Model
@@ -29,6 +30,7 @@ from drupe.systems.follow import Followed, run
 from drupe.systems.local import LocalExecutor
 from drupe.systems.ray.executor import RayExecutor
 from tests.plain.conftest import Workspace, spec_of, tree
+from tests.waiting import MOST_SECONDS
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray"),
@@ -72,7 +74,7 @@ def in_thread(work: Callable[..., Any], *arguments: Any) -> tuple[threading.Thre
         except BaseException as fault:  # noqa: BLE001  the test looks at it
             given.append(fault)
 
-    thread = threading.Thread(target=target)
+    thread = threading.Thread(target=target, daemon=True)
     thread.start()
     return thread, given
 
@@ -81,7 +83,7 @@ def started(workspace: Workspace) -> subprocess.Popen[str]:
     """Start `drupe run`, and return it when a step has told its progress."""
     events = workspace.folder / "events.jsonl"
     process = workspace.start("run", "config.json", "--events", str(events))
-    until(lambda: events.exists() and '"progress"' in events.read_text(), 60)
+    until(lambda: events.exists() and '"progress"' in events.read_text())
     return process
 
 
@@ -127,7 +129,8 @@ def test_eight_independent_steps_of_a_config_overlap_and_give_what_they_give_her
     cluster: str, workspace: Workspace
 ) -> None:
     metrics = [
-        {"name": f"slow{n}", "type": "SlowLength", "seconds": 0.5 + n / 100} for n in range(4)
+        {"name": f"pair{n}", "type": "PairedLength", "place": str(workspace.folder), "number": n}
+        for n in range(4)
     ]
     host = {"type": "Ray", "address": cluster, "max_parallel": 2}
     workspace.config["systems"] = {"cluster": host}
@@ -140,7 +143,7 @@ def test_eight_independent_steps_of_a_config_overlap_and_give_what_they_give_her
     overlaps = sum(
         first["began"] < other["began"] < first["ended"] for first in scores for other in scores
     )
-    assert overlaps >= 3
+    assert overlaps >= 4
     del workspace.config["engine"]["host"]
     workspace.config["engine"] |= {"cache_dir": "another", "evaluate": "none"}
     here = workspace.run()
@@ -154,12 +157,14 @@ def test_a_worker_that_is_killed_is_lost_and_the_step_done_again(
     others = at_work()
     sharing = client(storage=tmp_path / "shared", max_parallel=1)
     told: list[dict[str, Any]] = []
-    spec = keyed(Slow(ticks=10, seconds=0.2))
+    gate = tmp_path / "gate"
+    spec = keyed(Slow(ticks=10, seconds=0.02, gate=str(gate)))
     thread, _ = in_thread(run, sharing, spec, tmp_path / "out", told.append)
     counter = tmp_path / "shared" / "work" / spec.key / "scratch" / "counter"
     until(lambda: counter.exists() and int(counter.read_text() or 0) >= 3)
     for worker in set(processes("ray::Worker")) - others:
         os.kill(worker, signal.SIGKILL)
+    gate.touch()
     thread.join()
     started_from, done = (tmp_path / "out" / "out" / "count.txt").read_text().split()
     assert done == "10"
@@ -177,17 +182,17 @@ def test_a_second_client_attaches_to_a_step_that_runs_and_keeps_no_worker_of_the
 ) -> None:
     others = at_work()
     gate = tmp_path / "gate"
-    spec = keyed(SlowLength(seconds=60, gate=str(gate)))
+    spec = keyed(SlowLength(seconds=2 * MOST_SECONDS, gate=str(gate)))
     begun = threading.Event()
     first = client(max_parallel=1)
     thread, _ = in_thread(run, first, spec, tmp_path / "1", lambda event: begun.set())
-    assert begun.wait(60)
+    assert begun.wait(MOST_SECONDS)
     run(executor, spec, tmp_path / "2", lambda event: gate.touch())
     thread.join()
     one, two = (tmp_path / name / "out" / "score.json" for name in "12")
     assert one.read_text() == two.read_text(), "the time at which it ran is in it"
     first.__exit__()
-    until(lambda: not at_work() - others, 10)
+    until(lambda: not at_work() - others)
 
 
 def test_a_client_that_connects_and_one_whose_workers_start_or_wait_for_cores_leave_none(
@@ -197,9 +202,9 @@ def test_a_client_that_connects_and_one_whose_workers_start_or_wait_for_cores_le
     client(max_parallel=1).__exit__()
     leaving = client(num_cpus=2, max_parallel=3)
     assert leaving.slots == 3, "of which the nodes hold two"
-    until(lambda: at_work() - others, 60)
+    until(lambda: at_work() - others)
     leaving.__exit__()
-    until(lambda: not at_work() - others, 10)
+    until(lambda: not at_work() - others)
     begun = time.monotonic()
     while time.monotonic() < begun + 3:  # as long as one takes to start
         assert not at_work() - others
@@ -214,10 +219,17 @@ def test_of_two_clients_that_submit_at_once_one_is_attached_while_files_are_sent
     tmp_path: Path,
 ) -> None:
     (source.path / "large.txt").write_text("0123456789" * (7 * 2**20))
-    spec = keyed(SlowLength(seconds=1))
+    gate = tmp_path / "gate"
+    spec = keyed(SlowLength(seconds=2 * MOST_SECONDS, gate=str(gate)))
     both = [executor, client(max_parallel=1)]
     assert [each.slots for each in both] == [2, 1], "both are connected"
-    runs = [in_thread(run, each, spec, tmp_path / str(n), unheard) for n, each in enumerate(both)]
+    heard: set[int] = set()
+    runs = [
+        in_thread(run, each, spec, tmp_path / str(n), lambda event, n=n: heard.add(n))
+        for n, each in enumerate(both)
+    ]
+    until(lambda: len(heard) == 2)
+    gate.touch()
     for thread, _ in runs:
         thread.join()
     one, two = (tmp_path / name / "out" / "score.json" for name in "01")
@@ -228,14 +240,20 @@ def test_a_client_that_was_killed_finds_its_step_again(cluster: str, workspace: 
     host = {"type": "Ray", "address": cluster, "max_parallel": 1, "idle_minutes": 0.2}
     workspace.config["systems"] = {"cluster": host}
     workspace.config["engine"] |= {"host": "cluster", "evaluate": "every-step"}
-    metric = {"name": "slow", "type": "SlowLength", "seconds": 3}
+    gate = workspace.folder / "gate"
+    seconds = 2 * MOST_SECONDS
+    metric = {"name": "slow", "type": "SlowLength", "seconds": seconds, "gate": str(gate)}
     workspace.config["evaluators"] = {"all": {"metrics": [metric]}}
     workspace.passes()
     lost = started(workspace)
     lost.kill()
     lost.communicate()
     killed = time.time()
-    [stage] = workspace.run().stages
+    thread, given = in_thread(workspace.run)
+    until(lambda: workspace.heard.events or given)  # those of the step that goes on
+    gate.touch()
+    thread.join()
+    [stage] = given[0].stages
     assert stage.scores["slow"].more["began"] < killed
 
 
@@ -244,16 +262,16 @@ def test_ctrl_c_stops_the_step_and_leaves_no_worker(cluster: str, workspace: Wor
     host = {"type": "Ray", "address": cluster, "max_parallel": 1, "storage": "shared"}
     workspace.config["systems"] = {"cluster": host}
     workspace.config["engine"]["host"] = "cluster"
-    workspace.passes(slow={"type": "Slow", "ticks": 1000, "seconds": 0.05})
+    workspace.passes(slow={"type": "Slow", "ticks": 100_000, "seconds": 0.05})
     stopped = started(workspace)
     stopped.send_signal(signal.SIGINT)
-    _, said = stopped.communicate(timeout=30)
+    _, said = stopped.communicate(timeout=MOST_SECONDS)
     assert stopped.returncode == 130, said
     [counter] = workspace.folder.glob("shared/work/*/scratch/counter")
     count = counter.read_text()
     time.sleep(0.3)
     assert counter.read_text() == count, "when it is told that it stopped, it stopped"
-    until(lambda: not at_work() - others, 10)
+    until(lambda: not at_work() - others)
 
 
 def test_the_head_of_an_own_cluster_is_killed_and_the_run_started_again(
@@ -263,25 +281,27 @@ def test_the_head_of_an_own_cluster_is_killed_and_the_run_started_again(
     monkeypatch.setenv(MARK, "own")
     workspace.config["systems"] = {"cluster": {"type": "Ray", "max_parallel": 1}}
     workspace.config["engine"]["host"] = "cluster"
-    workspace.passes(back={"type": "Reverse"}, slow={"type": "Slow", "ticks": 400, "seconds": 0.05})
+    workspace.passes(
+        back={"type": "Reverse"}, slow={"type": "Slow", "ticks": 100_000, "seconds": 0.05}
+    )
     first = started(workspace)
     own = processes("", "own")
     assert listening(own), "Ray's processes were found"
     assert all(address.startswith("127.") for address in listening(own)), "loopback alone"
     for head in processes("gcs_server", "own"):
         os.kill(head, signal.SIGKILL)
-    _, said = first.communicate(timeout=60)
+    _, said = first.communicate(timeout=MOST_SECONDS)
     assert first.returncode == 1
     assert "systems.cluster: the connection to the Ray cluster has ended" in said
     assert "Run again when its head is up: what was finished is kept." in said
-    until(lambda: not processes("", "own"), 60)  # Ray's own that still import see it late
+    until(lambda: not processes("", "own"))  # Ray's own that still import see it late
     workspace.config["passes"]["slow"] = {"type": "Append", "text": "!"}
     there = workspace.run()
     assert workspace.heard.ran == ["slow"], "the first step is kept"
     del workspace.config["engine"]["host"]
     workspace.config["engine"]["cache_dir"] = "another"
     assert tree(workspace.run().final.model.path) == tree(there.final.model.path)
-    until(lambda: not processes("", "own"), 60)
+    until(lambda: not processes("", "own"))
 
 
 def listening(pids: list[int]) -> set[str]:
@@ -303,18 +323,19 @@ def listening(pids: list[int]) -> set[str]:
 
 
 def test_what_is_cancelled_stops_and_its_worker_is_free(
-    executor: RayExecutor, keyed: Callable[..., StepSpec], tmp_path: Path
+    client: Callable[..., RayExecutor], keyed: Callable[..., StepSpec], tmp_path: Path
 ) -> None:
-    spec = keyed(Breaks(how="sleep"))
+    executor = client(max_parallel=1)
+    spec = keyed(SlowLength(seconds=10 * MOST_SECONDS))
     stop = threading.Event()
     batch = Batch((spec,), lambda key: tmp_path)
     followed = Followed(executor, batch, stop.is_set)
-    thread, given = in_thread(followed.step, spec.key, lambda event: stop.set())
-    thread.join(30)
+    _, given = in_thread(followed.step, spec.key, lambda event: stop.set())
+    until(lambda: given)
     assert isinstance(given[0], KeyboardInterrupt)
-    begun = time.monotonic()
-    run(executor, keyed(Reverse(), 2), tmp_path / "next", unheard)
-    assert time.monotonic() - begun < 10
+    _, after = in_thread(run, executor, keyed(Reverse(), 2), tmp_path / "next", unheard)
+    until(lambda: after)
+    assert isinstance(after[0], Run)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("grpc") is None, reason="needs grpcio")
@@ -334,14 +355,16 @@ def test_a_cluster_is_reached_by_its_client_server(
             for worker in set(processes("ray::Worker")) - others:
                 os.kill(worker, signal.SIGKILL)
             told.append({"event": "killed"})
+            gate.touch()
 
-    spec = keyed(Slow(ticks=5))
+    gate = tmp_path / "gate"
+    spec = keyed(Slow(ticks=4, seconds=0.02, gate=str(gate)))
     run(outside, spec, tmp_path, tell)
-    assert (tmp_path / "out" / "count.txt").read_text() == "0 5"
+    assert (tmp_path / "out" / "count.txt").read_text() == "0 4"
     warnings = [event["text"] for event in told if event["event"] == "warning"]
     assert warnings == ["its Ray worker died: it is submitted again"]
     outside.__exit__()
-    until(lambda: not at_work() - others, 10)
+    until(lambda: not at_work() - others)
 
 
 @pytest.mark.parametrize("how", ["error", "exception", "killed", "segfault", "memory", "nothing"])
