@@ -74,7 +74,7 @@ def test_its_local_model_and_data_as_a_job(tmp_path: Path, azure: Shelves) -> No
     folder = tmp_path / "page"
     folder.mkdir()
     shutil.copytree(DEMO / "model", folder / "model-cache" / "microsoft" / "phi-3-mini")
-    shutil.copytree(DEMO / "dataset", folder / "dataset")
+    write_phrases(folder)
     config = filled_in("olive-config.json", folder, CLIENT)
     heard = Heard()
     outcome = run(config, folder, heard)
@@ -101,7 +101,7 @@ def test_its_registry_model_its_datastore_and_its_key_vault(tmp_path: Path, azur
     )
     data = config["data_configs"][0]["load_dataset_config"]["params"]["data_files"]["config"]
     data |= {"azureml_client": CLIENT, "relative_path": "data/train.json"}
-    rows = [json.loads(line) for line in phrases().splitlines()]
+    rows = [json.loads(line) for line in phrases()]
     asked = [{"Question": row["phrase"], "Best Answer": row["tone"]} for row in rows]
     text = "".join(json.dumps(row) + "\n" for row in asked)
     azure.put("data", {"train.json": text.encode()})
@@ -129,7 +129,7 @@ def test_its_model_from_the_hub_by_the_token_of_its_key_vault(
     """
     folder = tmp_path / "page"
     folder.mkdir()
-    shutil.copytree(DEMO / "dataset", folder / "dataset")
+    write_phrases(folder)
     config = filled_in("olive-config.json", folder, CLIENT)
     config["input_model"]["config"]["hf_config"]["model_name"] = PHI
     file = folder / "olive-config.json"
@@ -166,8 +166,15 @@ def test_its_model_from_the_hub_by_the_token_of_its_key_vault(
     assert not azure.broken
 
 
-def phrases() -> str:
-    return (DEMO / "dataset" / "dataset-classification.json").read_text()
+def phrases() -> list[str]:
+    """Return the first of the rows: what is asked here is how a job goes, not what it learns."""
+    rows = (DEMO / "dataset" / "dataset-classification.json").read_text()
+    return rows.splitlines(keepends=True)[:400]
+
+
+def write_phrases(folder: Path) -> None:
+    (folder / "dataset").mkdir()
+    (folder / "dataset" / "dataset-classification.json").write_text("".join(phrases()))
 
 
 def planted_nowhere(folder: Path, azure: Shelves) -> None:

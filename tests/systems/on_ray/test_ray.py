@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -278,30 +279,31 @@ def test_the_head_of_an_own_cluster_is_killed_and_the_run_started_again(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_gcs_rpc_server_reconnect_timeout_s", "3")
-    monkeypatch.setenv(MARK, "own")
+    mark = uuid.uuid4().hex  # who else runs this test on this machine keeps its head
+    monkeypatch.setenv(MARK, mark)
     workspace.config["systems"] = {"cluster": {"type": "Ray", "max_parallel": 1}}
     workspace.config["engine"]["host"] = "cluster"
     workspace.passes(
         back={"type": "Reverse"}, slow={"type": "Slow", "ticks": 100_000, "seconds": 0.05}
     )
     first = started(workspace)
-    own = processes("", "own")
+    own = processes("", mark)
     assert listening(own), "Ray's processes were found"
     assert all(address.startswith("127.") for address in listening(own)), "loopback alone"
-    for head in processes("gcs_server", "own"):
+    for head in processes("gcs_server", mark):
         os.kill(head, signal.SIGKILL)
     _, said = first.communicate(timeout=MOST_SECONDS)
     assert first.returncode == 1
     assert "systems.cluster: the connection to the Ray cluster has ended" in said
     assert "Run again when its head is up: what was finished is kept." in said
-    until(lambda: not processes("", "own"))  # Ray's own that still import see it late
+    until(lambda: not processes("", mark))  # Ray's own that still import see it late
     workspace.config["passes"]["slow"] = {"type": "Append", "text": "!"}
     there = workspace.run()
     assert workspace.heard.ran == ["slow"], "the first step is kept"
     del workspace.config["engine"]["host"]
     workspace.config["engine"]["cache_dir"] = "another"
     assert tree(workspace.run().final.model.path) == tree(there.final.model.path)
-    until(lambda: not processes("", "own"))
+    until(lambda: not processes("", mark))
 
 
 def listening(pids: list[int]) -> set[str]:
