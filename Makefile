@@ -4,8 +4,11 @@
 demo: setup
 	@.venv/bin/drupe run --config examples/phi3-emotion/olive-config.json
 
+# Two workers, for most tests wait for other processes; a file's tests stay together and in order,
+# and those of whole jobs come first. WORKERS=0: one after the other, in one process.
+WORKERS = 2
 test: lint types toys
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # The documentation as a site in build/site; a warning is an error.
 docs: setup

@@ -16,6 +16,9 @@ os.environ["DRUPE_JOURNAL"] = ""
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Several trainings share the cores: a thread that waits for others lets go of its own.
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
 # A job that a shell has put in the background ignores Ctrl-C, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
