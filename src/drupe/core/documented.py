@@ -1,7 +1,7 @@
 """Documented: a value whose fields are described by the strings below them.
 
 The strings are read from the source when somebody asks: read for every class at its definition,
-as pydantic's `use_attribute_docstrings` has it, they would be a tenth to a fifth of what starting takes.
+as pydantic's `use_attribute_docstrings` has it, they are a tenth to a fifth of what a start takes.
 """
 
 from __future__ import annotations
