@@ -84,7 +84,9 @@ class Slow(Pass):
             if done >= self.ticks // 2 and self.gate and not Path(self.gate).exists():
                 continue
             done += 1
-            counter.write_text(str(done))
+            whole = job.scratch / "counter.new"  # whoever kills it leaves no half of a number
+            whole.write_text(str(done))
+            whole.replace(counter)
             job.progress("counting", done, self.ticks, "ticks")
         (out / "count.txt").write_text(f"{started_from} {done}")
 

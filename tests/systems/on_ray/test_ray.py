@@ -27,6 +27,7 @@ from drupe.core.errors import Refused, StepError
 from drupe.core.executor import Batch
 from drupe.core.model import Model
 from drupe.core.step import StepSpec
+from drupe.outcome import Outcome
 from drupe.systems.follow import Followed, run
 from drupe.systems.local import LocalExecutor
 from drupe.systems.ray.executor import RayExecutor
@@ -119,8 +120,9 @@ def test_steps_run_on_both_nodes_side_by_side(
         )
         for n in range(2)
     ]
-    for thread, _ in nodes:
-        thread.join()
+    for _, given in nodes:
+        until(lambda given=given: given)
+        assert isinstance(given[0], Run), given
     told = [json.loads((tmp_path / str(n) / "out" / "where.json").read_text()) for n in range(2)]
     assert told[0]["value"] != told[1]["value"]
     assert "/runtime_resources/" in told[0]["drupe"], "the code travels with the client"
@@ -160,13 +162,14 @@ def test_a_worker_that_is_killed_is_lost_and_the_step_done_again(
     told: list[dict[str, Any]] = []
     gate = tmp_path / "gate"
     spec = keyed(Slow(ticks=10, seconds=0.02, gate=str(gate)))
-    thread, _ = in_thread(run, sharing, spec, tmp_path / "out", told.append)
+    _, given = in_thread(run, sharing, spec, tmp_path / "out", told.append)
     counter = tmp_path / "shared" / "work" / spec.key / "scratch" / "counter"
     until(lambda: counter.exists() and int(counter.read_text() or 0) >= 3)
     for worker in set(processes("ray::Worker")) - others:
         os.kill(worker, signal.SIGKILL)
     gate.touch()
-    thread.join()
+    until(lambda: given)
+    assert isinstance(given[0], Run), given
     started_from, done = (tmp_path / "out" / "out" / "count.txt").read_text().split()
     assert done == "10"
     assert int(started_from) >= 3, "its scratch folder is on the shared storage"
@@ -186,10 +189,11 @@ def test_a_second_client_attaches_to_a_step_that_runs_and_keeps_no_worker_of_the
     spec = keyed(SlowLength(seconds=2 * MOST_SECONDS, gate=str(gate)))
     begun = threading.Event()
     first = client(max_parallel=1)
-    thread, _ = in_thread(run, first, spec, tmp_path / "1", lambda event: begun.set())
-    assert begun.wait(MOST_SECONDS)
+    _, given = in_thread(run, first, spec, tmp_path / "1", lambda event: begun.set())
+    assert begun.wait(MOST_SECONDS), given
     run(executor, spec, tmp_path / "2", lambda event: gate.touch())
-    thread.join()
+    until(lambda: given)
+    assert isinstance(given[0], Run), given
     one, two = (tmp_path / name / "out" / "score.json" for name in "12")
     assert one.read_text() == two.read_text(), "the time at which it ran is in it"
     first.__exit__()
@@ -231,8 +235,9 @@ def test_of_two_clients_that_submit_at_once_one_is_attached_while_files_are_sent
     ]
     until(lambda: len(heard) == 2)
     gate.touch()
-    for thread, _ in runs:
-        thread.join()
+    for _, given in runs:
+        until(lambda given=given: given)
+        assert isinstance(given[0], Run), given
     one, two = (tmp_path / name / "out" / "score.json" for name in "01")
     assert one.read_text() == two.read_text(), "the time at which it ran is in it"
 
@@ -250,10 +255,11 @@ def test_a_client_that_was_killed_finds_its_step_again(cluster: str, workspace: 
     lost.kill()
     lost.communicate()
     killed = time.time()
-    thread, given = in_thread(workspace.run)
+    _, given = in_thread(workspace.run)
     until(lambda: workspace.heard.events or given)  # those of the step that goes on
     gate.touch()
-    thread.join()
+    until(lambda: given)
+    assert isinstance(given[0], Outcome), given
     [stage] = given[0].stages
     assert stage.scores["slow"].more["began"] < killed
 
