@@ -343,7 +343,8 @@ def test_what_is_cancelled_stops_and_its_worker_is_free(
     assert isinstance(given[0], KeyboardInterrupt)
     _, after = in_thread(run, executor, keyed(Reverse(), 2), tmp_path / "next", unheard)
     until(lambda: after)
-    assert isinstance(after[0], Run)
+    assert isinstance(after[0], Run), after
+    executor.__exit__()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("grpc") is None, reason="needs grpcio")
