@@ -196,6 +196,8 @@ class Chain:
         with self._blockers:
             digest = self._content_digest(name)
             parts = operation.key_parts(registered, parents, digest, environment)
+            if operation.of_machine:
+                parts["machine"] = system.system.machine()
             key = value_digest(parts) if all(parents) else ""
         contents = [self._digests[read] for read in reads]
         known = tuple(content for content in contents if content is not None)

@@ -27,6 +27,7 @@ GROUPS = {
     },
     "What it gave": {
         "chat": "talk to a model that a run gave",
+        "benchmark": "time the answers of a model, beside another one's",
     },
     "What there is": {
         "config": "check a config, rewrite it in today's words, print its schema",

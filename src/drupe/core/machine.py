@@ -1,7 +1,9 @@
-"""What of a machine may show in a result's bytes: its processor's instructions, its threads.
+"""What of a machine may show in a result's bytes, and what decides how fast it is.
 
-Training and matrix products choose their kernels by them, so the same bytes are promised for the
-same class of machine alone; which it was is recorded beside each result.
+Training and matrix products choose their kernels by the processor's instructions and the threads,
+so the same bytes are promised for the same class of machine alone; which it was is recorded beside
+each result. How long something takes is the machine's own: its speed class is part of the key of
+whatever measures time or memory.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from drupe.core.process import usable_cores
 
 # Of the instructions that a processor offers, those by which kernels are chosen.
 DECIDING = (
@@ -33,6 +37,28 @@ def machine_class(threads: int, libraries: dict[str, str | None]) -> dict[str, A
         "python": platform.python_version(),
         "libraries": libraries,
     }
+
+
+def speed_class() -> dict[str, Any]:
+    """Return what of this machine decides how fast a model runs on it, as JSON values."""
+    return {
+        "processor": platform.machine(),
+        "name": processor_name(),
+        "instructions": list(_instructions()),
+        "cores": usable_cores(),
+        "system": sys.platform,
+    }
+
+
+@functools.cache
+def processor_name() -> str:
+    """Return what the processor calls itself; where nobody tells, its architecture."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
 
 
 @functools.cache

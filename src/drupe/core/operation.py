@@ -36,6 +36,8 @@ class Operation(Declared):
     preload: what the fork server imports before it forks a step of this operation: "module", or
         "package:Name" for a package that loads its parts when they are asked for.
     work: "module:function", imported in the worker; a plug-in may define `run` instead.
+    of_machine: whether the result is about the machine too (time, memory): then the machine's
+        class is part of the key, so that what was measured on one is never told of another.
     """
 
     takes: ClassVar[tuple[str, ...]] = ()
@@ -45,6 +47,7 @@ class Operation(Declared):
     extra: ClassVar[str] = ""
     preload: ClassVar[tuple[str, ...]] = ()
     work: ClassVar[str] = ""
+    of_machine: ClassVar[bool] = False
 
     def key(self, name: str, parents: tuple[str, ...], digest: Callable[[Path], str]) -> str:
         """Return the step's cache key (64 hex digits) under its registered `name`."""

@@ -6,14 +6,16 @@ import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 
 from drupe.core.declared import Declared
+from drupe.core.digest import value_digest
 from drupe.core.errors import Refused
 from drupe.core.executor import Executor
 from drupe.core.libraries import HERE, Environment
+from drupe.core.machine import speed_class
 from drupe.core.operation import Operation
 from drupe.core.process import usable_cores
 from drupe.core.resource import AzureMLClient, Remote
@@ -108,6 +110,15 @@ class System(Declared):
     def keeps(self, setting: Setting) -> tuple[str, ...]:
         """Return what its steps use of `core.provisions`, in the words of `Cache.using`."""
         return ()
+
+    def machine(self) -> dict[str, Any]:
+        """Return what tells the machines on which its steps run from others, as JSON values.
+
+        Of a machine elsewhere nothing is known before a step runs there: it is what is declared.
+        """
+        if self.elsewhere:
+            return {"declared": value_digest(self.model_dump(mode="json"))}
+        return speed_class()
 
     def threads(self) -> int:
         """Return how many threads a step may use; 0: the cores of the machine on which it runs.

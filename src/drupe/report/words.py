@@ -39,7 +39,11 @@ def score_text(score: Score | None) -> str:
         return ""
     if score.value is None:
         return "not run"
-    scale, form, unit = (100, ".1f", " %") if score.metric == "accuracy" else (1, ".4g", "")
+    named = score.more.get("unit")
+    if named == "bytes":
+        return size(score.value)
+    told = f" {named}" if named else ""
+    scale, form, unit = (100, ".1f", " %") if score.metric == "accuracy" else (1, ".4g", told)
     text = f"{scale * score.value:{form}}{unit}"
     if score.low is None or score.high is None:
         return text
