@@ -11,6 +11,8 @@ import pytest
 
 # No test writes into the user's journal of what steps took, or is told by it.
 os.environ["DRUPE_JOURNAL"] = ""
+# Nor into the table of what operators take here.
+os.environ["DRUPE_TIMES"] = ""
 
 # Tests start hundreds of Python processes: what these import is compiled once, for all of them.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

@@ -67,6 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "quantize": {"checkpoint", "data"},
     "evaluate": {"checkpoint", "data"},
     "export": {"checkpoint", "quantize", "evaluate", "finetune"},
+    "cost": {"checkpoint", "doctor", "export"},
     "": set(),
 }
 LIGHT_PACKAGES = {
@@ -84,6 +85,8 @@ LIGHT_FILES = {
     "target_modules",
     "passes",
     "metrics",
+    "bill",
+    "times",
     "cost_metrics",
     "answer_times",
     "spread",

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.core.target import Target
-from drupe.export import native
+from drupe.export import blueprint, native
 from drupe.export.families import FAMILIES
 from drupe.export.passes import ExportGenAI
 from tests.greedy import greedy
@@ -116,8 +116,8 @@ def test_logits_and_greedy_tokens_are_those_of_transformers(name: str, tmp_path:
 def apart(checkpoint: Path, out: Path) -> Path:
     """Export the graph that DirectML gets, in the type that the CPU computes in."""
     with pytest.MonkeyPatch.context() as patch:
-        usual = native.form_of
-        patch.setattr(native, "form_of", lambda *words: replace(usual(*words), joined=False))
+        usual = blueprint.form_of
+        patch.setattr(blueprint, "form_of", lambda *words: replace(usual(*words), joined=False))
         return exported(checkpoint, out)
 
 

@@ -224,7 +224,7 @@ def test_eight_bits_at_a_slow_level_are_refused() -> None:
 
 
 LIMITED = """
-import resource, sys
+import json, resource, sys
 from pathlib import Path
 from drupe.core.job import Job
 from drupe.core.model import Model
@@ -232,8 +232,12 @@ from drupe.core.target import Target
 from drupe.export.families import read_decoder
 from drupe.export.form import form_of
 from drupe.export.graph import build
+<<<<<<< HEAD
 from drupe.export.native import read_json
 from drupe.checkpoint.tensors import open_checkpoint
+=======
+from drupe.export.native import stored_tensors
+>>>>>>> a63ea07 (Foretell the size of an export from headers, to the byte; time operators by small graphs)
 from drupe.checkpoint.mapped import MappedTensors
 from drupe.export.parts import Parts
 from drupe.export.passes import ExportGenAI
@@ -245,8 +249,13 @@ status = Path("/proc/self/status").read_text()
 before = next(int(line.split()[1]) * 1024 for line in status.splitlines() if "VmData" in line)
 resource.setrlimit(resource.RLIMIT_DATA, (before + allowed, before + allowed))
 step = ExportGenAI(precision="int4", target=Target())
+<<<<<<< HEAD
 decoder = read_decoder(read_json(checkpoint / "config.json"))
 stored = open_checkpoint(checkpoint).stored
+=======
+decoder = read_decoder(json.loads((checkpoint / "config.json").read_text()))
+stored = stored_tensors(checkpoint)
+>>>>>>> a63ea07 (Foretell the size of an export from headers, to the byte; time operators by small graphs)
 parts = Parts(decoder, {name: tensor.spec for name, tensor in stored.items()})
 built = build(decoder, parts, form_of(step, decoder, "BF16"))
 with MappedTensors(stored) as weights:

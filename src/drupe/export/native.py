@@ -9,7 +9,6 @@ Heavy file: the worker imports it.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -21,14 +20,10 @@ from drupe.checkpoint.load import load_tokenizer
 from drupe.core.errors import DrupeError
 from drupe.core.job import INSIDE, Job
 from drupe.core.model import Model
-from drupe.export.decoder import Decoder
-from drupe.export.families import read_decoder
+from drupe.export.blueprint import SETTINGS_FILE, draw
 from drupe.export.folder import WHERE, check_no_path_left, check_result, finish_tokenizer
-from drupe.export.form import form_of
-from drupe.export.graph import build
-from drupe.export.parts import EMBEDDING, Parts
 from drupe.export.passes import ExportGenAI
-from drupe.export.settings import GRAPH_FILE, genai_settings
+from drupe.export.settings import GRAPH_FILE
 from drupe.export.slow_nodes import check_fast
 from drupe.export.source import Source, open_source
 from drupe.export.stream import write_data
@@ -52,38 +47,35 @@ def export(step: ExportGenAI, model: Model, out: Path, job: Job) -> None:
 
 
 def _export(step: ExportGenAI, source: Source, out: Path, job: Job) -> None:
-    model, specs = source.model, source.specs
-    config = read_json(model.path / "config.json")
-    decoder = read_decoder(config, WHERE)
-    parts = Parts(decoder, specs, WHERE)
-    form = form_of(step, decoder, specs[EMBEDDING].dtype if EMBEDDING in specs else "F32")
-    built = build(decoder, parts, form)
-    check_fast(built.model, step.target.short_provider)
-    if parts.unused():
-        told = ", ".join(parts.unused()[:3])
-        job.warn(f"not in the graph: {len(parts.unused())} of the checkpoint's tensors ({told})")
+    model = source.model
+    drawn = draw(step, model.path, source.specs)
+    check_fast(drawn.built.model, step.target.short_provider)
+    unused = drawn.parts.unused()
+    if unused:
+        told = ", ".join(unused[:3])
+        job.warn(f"not in the graph: {len(unused)} of the checkpoint's tensors ({told})")
     tokenizer = _tokenizer(model)
     data = job.scratch / "export" / DATA_FILE
-    write_data(built.layout, source.rows, ROUNDINGS[step.rounding], data, job)
+    write_data(drawn.built.layout, source.rows, ROUNDINGS[step.rounding], data, job)
     if source.merged is not None:
         job.facts[INSIDE] = tell(source.merged, job)
     os.replace(data, out / DATA_FILE)
-    onnx_ir.save(built.model, out / GRAPH_FILE)
-    tokenizer.save_pretrained(out)
-    _write_settings(step, decoder, config, model, built.model.graph, tokenizer.pad_token_id, out)
-    finish_tokenizer(model.path, out)
+    onnx_ir.save(drawn.built.model, out / GRAPH_FILE)
+    write_tokenizer(model, out, tokenizer)
+    (out / SETTINGS_FILE).write_text(drawn.settings(tokenizer.pad_token_id), encoding="utf-8")
     shutil.rmtree(data.parent)
     check_no_path_left(out, (*source.folders, out, job.scratch))
     job.facts["size_bytes"] = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
     check_result(step, out / GRAPH_FILE, out, job)
 
 
-def read_json(file: Path) -> dict[str, Any]:
-    """Return what a small file of the model says; {} where there is none."""
-    if not file.is_file():
-        return {}
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
+def write_tokenizer(model: Model, out: Path, tokenizer: Any = None) -> int | None:
+    """Write the model's tokenizer as it is deployed; return the id that pads, None for none."""
+    tokenizer = tokenizer or _tokenizer(model)
+    tokenizer.save_pretrained(out)
+    finish_tokenizer(model.path, out)
+    pad_token: int | None = tokenizer.pad_token_id
+    return pad_token
 
 
 def _tokenizer(model: Model) -> Any:
@@ -97,26 +89,3 @@ def _tokenizer(model: Model) -> Any:
             f"the checkpoint has no tokenizer that can be read: {lines[0] if lines else fault}",
             "Put the tokenizer's files (tokenizer.json, tokenizer_config.json) beside it.",
         ) from fault
-
-
-def _write_settings(
-    step: ExportGenAI,
-    decoder: Decoder,
-    config: dict[str, Any],
-    model: Model,
-    graph: onnx_ir.Graph,
-    pad_token: int | None,
-    out: Path,
-) -> None:
-    settings = genai_settings(
-        decoder,
-        config,
-        read_json(model.path / "generation_config.json"),
-        provider=step.target.short_provider,
-        threads=step.target.threads,
-        inputs=[str(value.name) for value in graph.inputs],
-        outputs=[str(value.name) for value in graph.outputs],
-        pad_token=pad_token,
-    )
-    file = out / "genai_config.json"
-    file.write_text(json.dumps(settings, indent=4) + "\n", encoding="utf-8")
