@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 POOL_ELEMENTS = 2**22
+APART = 1_000_003  # elements between the beginnings of two tensors; no power of two
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,11 @@ def write_random(
     deviation: float,
     shard_bytes: int = 5 * 10**9,
 ) -> None:
-    """Write bfloat16 values that repeat after 4 M (what they are does not matter)."""
+    """Write bfloat16 values that repeat after 4 M (what they are does not matter).
+
+    Each tensor begins elsewhere in them: ONNX Runtime keeps matrices that are equal once, and a
+    model of equal layers would be smaller in memory, and faster, than any real one.
+    """
     import torch
 
     from drupe.checkpoint.header import TensorSpec
@@ -179,13 +184,14 @@ def write_random(
     torch.manual_seed(0)
     pool = tensor_bytes((torch.randn(POOL_ELEMENTS) * deviation).bfloat16())
 
-    def repeated(left: int) -> Iterator[memoryview]:
+    def repeated(left: int, begin: int) -> Iterator[memoryview]:
         while left:
-            part = pool[: min(left, len(pool))]
-            left -= len(part)
+            part = pool[begin : begin + left]
+            left, begin = left - len(part), 0
             yield part
 
     specs = [TensorSpec(name, "BF16", shape) for name, shape in shapes.items()]
     with CheckpointWriter(folder, specs, shard_bytes=shard_bytes) as writer:
-        for spec in writer.order:
-            writer.write(spec.name, repeated(spec.size_bytes))
+        for place, spec in enumerate(writer.order):
+            begin = 2 * (place * APART % POOL_ELEMENTS)
+            writer.write(spec.name, repeated(spec.size_bytes, begin))

@@ -35,7 +35,7 @@ Array = np.ndarray[Any, Any]
 
 
 def measure(measurement: Measurement) -> float:
-    """Return the seconds that one turn of an operator takes: the median of many."""
+    """Return the seconds that one turn of an operator takes, undisturbed."""
     match measurement.operator:
         case Product():
             return _product(measurement.operator, measurement)
@@ -117,7 +117,7 @@ def _product(product: Product, asked: Measurement) -> float:
         graph.outputs.append(output)
     session = graph.session(asked.threads)
     feeds = {"x": graph.floats((1, asked.tokens, part.columns), part.dtype)}
-    seconds = _median(lambda: session.run(None, feeds))
+    seconds = _undisturbed(lambda: session.run(None, feeds))
     return seconds / copies * product.rows / rows
 
 
@@ -195,7 +195,7 @@ def _attention(attention: Attention, asked: Measurement) -> float:
             )
             binding.bind_ortvalue_input(f"past.{copy}.{side}", buffer)
             binding.bind_ortvalue_output(f"present.{side}.{copy}", buffer)
-    return _median(lambda: session.run_with_iobinding(binding)) / copies
+    return _undisturbed(lambda: session.run_with_iobinding(binding)) / copies
 
 
 def _nodes(nodes: Nodes, asked: Measurement) -> float:
@@ -221,11 +221,11 @@ def _nodes(nodes: Nodes, asked: Measurement) -> float:
         "x": np.ones((1, asked.tokens, nodes.hidden), np.float32),
         "w": np.ones((1, asked.tokens, nodes.width), np.float32),
     }
-    return _median(lambda: session.run(None, feeds)) / NODES
+    return _undisturbed(lambda: session.run(None, feeds)) / NODES
 
 
-def _median(turn: Callable[[], object]) -> float:
-    """Return the median seconds of a turn, after two that do not count."""
+def _undisturbed(turn: Callable[[], object]) -> float:
+    """Return the seconds of a turn: the lower quartile of many, for what disturbs only adds."""
     for _ in range(2):
         turn()
     found: list[float] = []
@@ -236,7 +236,7 @@ def _median(turn: Callable[[], object]) -> float:
         start = time.perf_counter()
         turn()
         found.append(time.perf_counter() - start)
-    return statistics.median(found)
+    return statistics.quantiles(found, n=4)[0]
 
 
 def measured(asked: Iterable[Measurement]) -> Iterator[tuple[str, float]]:

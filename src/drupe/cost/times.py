@@ -1,6 +1,7 @@
 """The table of what operators take on this machine, kept in a file of the user's.  Light.
 
-    {"format": 1, "class": {machine, versions}, "seconds": {"MatMulNBits 9728x896 int4/32 ...": s}}
+    {"format": 1, "class": {machine, versions}, "seconds": {"Product MatMulNBits 9728 ...": s},
+     "sessions": {a model's shape: [[first, token of the sum, first, token as measured], ...]}}
 
 A file a class of machine and version of the runtime, so that no time is ever told of another. A
 file that is torn, or of another format, is as if it were not there. `DRUPE_TIMES` names another
@@ -22,9 +23,11 @@ from drupe.core.digest import value_digest
 from drupe.core.libraries import library_version
 from drupe.core.machine import speed_class
 from drupe.cost.bill import Attention, Product
+from drupe.cost.correction import Session
 
 FORMAT = 1
 VARIABLE = "DRUPE_TIMES"
+MOST_SESSIONS = 8  # of a model's shape, the latest
 
 
 @dataclass(frozen=True)
@@ -87,25 +90,45 @@ def table_class() -> dict[str, Any]:
 
 def read_times(file: Path | None) -> dict[str, float]:
     """Return {name of a measurement: seconds} of a table; {} where there is none of use."""
-    if file is None:
-        return {}
-    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        value = json.loads(file.read_text(encoding="utf-8"))
-        if value["format"] == FORMAT and value["class"] == table_class():
-            times = {str(name): float(seconds) for name, seconds in value["seconds"].items()}
-            return {name: seconds for name, seconds in times.items() if seconds > 0}
+    with suppress(ValueError, TypeError, AttributeError):
+        times = {str(name): float(each) for name, each in _read(file).get("seconds", {}).items()}
+        return {name: seconds for name, seconds in times.items() if seconds > 0}
     return {}
+
+
+def read_sessions(shape: str, file: Path | None) -> list[Session]:
+    """Return what sessions of models of a shape took, the latest last."""
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        found = [Session(*map(float, each)) for each in _read(file)["sessions"][shape]]
+        return [each for each in found if min(vars(each).values()) > 0]
+    return []
 
 
 def add_times(times: Mapping[str, float], file: Path | None) -> None:
     """Add to the table, newer times in place of older ones; where that fails, nothing is kept."""
+    _write(file, {"seconds": {**read_times(file), **times}})
+
+
+def add_session(shape: str, session: Session, file: Path | None) -> None:
+    """Add what a session took; where that fails, it is not kept."""
+    latest = [*read_sessions(shape, file), session][-MOST_SESSIONS:]
+    others = _read(file).get("sessions", {})
+    _write(file, {"sessions": {**others, shape: [list(vars(each).values()) for each in latest]}})
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    """Return the content of a table of this machine; {} where there is none of use."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        value: dict[str, Any] = {} if file is None else json.loads(file.read_text("utf-8"))
+        if value["format"] == FORMAT and value["class"] == table_class():
+            return value
+    return {}
+
+
+def _write(file: Path | None, changed: Mapping[str, Any]) -> None:
     if file is None:
         return
-    value = {
-        "format": FORMAT,
-        "class": table_class(),
-        "seconds": {**read_times(file), **times},
-    }
+    value = {**_read(file), "format": FORMAT, "class": table_class(), **changed}
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         written = file.with_name(f".{file.name}.{os.getpid()}")
