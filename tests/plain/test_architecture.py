@@ -87,6 +87,8 @@ LIGHT_FILES = {
     "metrics",
     "bill",
     "correction",
+    "machine",
+    "rules",
     "memory",
     "prediction",
     "times",
