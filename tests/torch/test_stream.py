@@ -232,12 +232,7 @@ from drupe.core.target import Target
 from drupe.export.families import read_decoder
 from drupe.export.form import form_of
 from drupe.export.graph import build
-<<<<<<< HEAD
-from drupe.export.native import read_json
 from drupe.checkpoint.tensors import open_checkpoint
-=======
-from drupe.export.native import stored_tensors
->>>>>>> a63ea07 (Foretell the size of an export from headers, to the byte; time operators by small graphs)
 from drupe.checkpoint.mapped import MappedTensors
 from drupe.export.parts import Parts
 from drupe.export.passes import ExportGenAI
@@ -249,13 +244,8 @@ status = Path("/proc/self/status").read_text()
 before = next(int(line.split()[1]) * 1024 for line in status.splitlines() if "VmData" in line)
 resource.setrlimit(resource.RLIMIT_DATA, (before + allowed, before + allowed))
 step = ExportGenAI(precision="int4", target=Target())
-<<<<<<< HEAD
-decoder = read_decoder(read_json(checkpoint / "config.json"))
-stored = open_checkpoint(checkpoint).stored
-=======
 decoder = read_decoder(json.loads((checkpoint / "config.json").read_text()))
-stored = stored_tensors(checkpoint)
->>>>>>> a63ea07 (Foretell the size of an export from headers, to the byte; time operators by small graphs)
+stored = open_checkpoint(checkpoint).stored
 parts = Parts(decoder, {name: tensor.spec for name, tensor in stored.items()})
 built = build(decoder, parts, form_of(step, decoder, "BF16"))
 with MappedTensors(stored) as weights:
