@@ -2,6 +2,7 @@
 
     python benchmarks/predict_latency.py [--shape smollm2-135m ...] [--folder FOLDER]
                                          [--prompt-length 64] [--new-tokens 32] [--repeats 10]
+                                         [--threads N]
 
 Random bfloat16 checkpoints of real models' shapes. Of each export (precision, block size, zero
 points, accuracy level) size, memory and time are foretold, operators measured anew; then it is
@@ -85,13 +86,13 @@ def told(name: str, foretold: float, measured: float, unit: str) -> str:
     )
 
 
-def compare(shape: str, root: Path, asked: Asked) -> list[float]:
+def compare(shape: str, root: Path, asked: Asked, threads: int) -> list[float]:
     """Print a line an export; return the relative errors of the corrected times of a token."""
     checkpoint = root / "checkpoint"
     if not checkpoint.exists():
         make(SHAPES[shape], checkpoint, EXAMPLE)
     model = Model("hf", checkpoint, "")
-    target = Target(threads=usable_cores())
+    target = Target(threads=threads)
     steps = {name: ExportGenAI(target=target, **fields) for name, fields in EXPORTS.items()}
     begun = time.perf_counter()
     predictor = Predictor(model, asked.prompt_length, asked.new_tokens, sessions=())
@@ -134,15 +135,16 @@ def main() -> int:
     parser.add_argument("--prompt-length", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=usable_cores())
     arguments = parser.parse_args()
     asked = Asked(arguments.prompt_length, arguments.new_tokens, arguments.repeats, 1, 0.0, 600.0)
     with tempfile.TemporaryDirectory(prefix="predict-") as name:
         os.environ["DRUPE_TIMES"] = str(Path(name) / "times")  # measured anew
         errors = []
         for shape in arguments.shape:
-            root = (arguments.folder or Path(name)) / shape
+            root = (arguments.folder or Path(name)) / f"{shape}-{arguments.threads}-threads"
             root.mkdir(parents=True, exist_ok=True)
-            errors += compare(shape, root, asked)
+            errors += compare(shape, root, asked, arguments.threads)
     print(
         f"time of a token, of {len(errors)} exports that corrected nothing: median error "
         f"{100 * statistics.median(map(abs, errors)):.1f} %, largest "

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from tests.plain.conftest import Workspace
 
 HEAVY = {"torch", "transformers", "onnx", "onnxruntime", "onnx_ir", "datasets", "peft", "numpy"}
@@ -49,6 +51,16 @@ def test_the_list_of_passes_imports_nothing_heavy() -> None:
 def test_the_cache_is_listed_without_anything_heavy(workspace: Workspace) -> None:
     workspace.run()
     assert not imported_by("cache", "ls", str(workspace.file)) & HEAVY
+
+
+@pytest.mark.parametrize(
+    "module", ["drupe.cli.benchmark", "drupe.cost.prediction", "drupe.cost.rules"]
+)
+def test_what_times_and_foretells_asks_programs_of_their_own(module: str) -> None:
+    code = f"import sys, {module}; print(*{{name.split('.')[0] for name in sys.modules}})"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not set(done.stdout.split()) & HEAVY
 
 
 def test_the_public_names_are_there() -> None:
