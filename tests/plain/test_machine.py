@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import platform
 
-from drupe.core.machine import DECIDING, machine_class
+import pytest
+
+from drupe.catalog import METRICS
+from drupe.core import system
+from drupe.core.machine import DECIDING, machine_class, speed_class
 from drupe.core.manifest import Manifest
 from drupe.core.process import usable_cores
 from drupe.report.words import machine
@@ -43,3 +47,19 @@ def test_it_is_told_in_words() -> None:
     }
     assert machine(described) == "x86_64 (avx2, amx_bf16), 1 thread, linux, Python 3.11.9"
     assert "instructions not told" in machine({**described, "instructions": []})
+
+
+def test_what_is_about_the_machine_too_is_no_hit_on_another(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METRICS.find("Length"), "of_machine", True)
+    workspace.config["engine"]["evaluate"] = "every-step"
+    workspace.run()
+    assert all(step.hit for step in workspace.plan().steps)
+    here = speed_class()
+    monkeypatch.setattr(system, "speed_class", lambda: {**here, "name": "another processor"})
+    steps = workspace.plan().steps
+    assert {step.role: step.hit for step in steps} == {"pass": True, "metric": False}
+    assert [step.parts["machine"]["name"] for step in steps if step.role == "metric"] == [
+        "another processor"
+    ] * sum(step.role == "metric" for step in steps)
