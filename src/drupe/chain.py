@@ -91,6 +91,7 @@ class Chain:
         self._makers: dict[str, Operation] = {}
         self._environments: dict[str, Environment] = {}
         self._latest = INPUT
+        self._measured: dict[str, str] = {}  # the stages that are, by their kind
         self.steps: list[Step] = []
         self.notes: list[str] = []
 
@@ -163,8 +164,9 @@ class Chain:
         if wanted == "none" or (wanted == "ends" and not (first or last)):
             return
         kind = self._kinds[stage]
+        self._measured[stage] = kind
         for named in self._metrics:
-            if kind in named.metric.takes:
+            if kind in named.metric.takes and not (named.metric.compares and stage == INPUT):
                 metric = named.metric
                 if "target" in type(metric).model_fields and not KINDS[kind].on_target:
                     # What runs in torch here is the same whatever the target: so is its key.
@@ -173,7 +175,17 @@ class Chain:
                 name = f"{stage}: {named.name}"
                 settled, here = self._settled(name, metric, system)
                 self._refuse(name, named.type, settled, stage, system)
-                self._add(name, "metric", stage, (stage,), named.type, settled, here, system)
+                reads = (stage, INPUT) if metric.compares else (stage,)
+                self._add(name, "metric", stage, reads, named.type, settled, here, system)
+
+    def check_judged(self) -> None:
+        """Refuse metrics that are run on no stage, and goals for what is not measured."""
+        if self._workflow.engine.evaluate == "none" or not self._source.found:
+            return
+        for named in self._workflow.metrics:
+            fault = _not_judged(named, self._measured, self._latest)
+            if fault is not None:
+                self._blockers.add(fault)
 
     def _add(
         self,
@@ -268,3 +280,38 @@ class Chain:
             return self._cache.digests.digest(path)
 
         return digest
+
+
+def _not_judged(named: NamedMetric, measured: Mapping[str, str], last: str) -> Refused | None:
+    """Return why what an evaluator wants of a metric cannot be known, or None.
+
+    measured: the stages that are, each with its kind. last: the one that is delivered.
+    """
+    takes, where = named.metric.takes, f"{named.name} ({named.type})"
+    meant = f"{named.type} measures {', '.join(KINDS[kind].meaning for kind in takes)}"
+    stages = [stage for stage in measured if not (named.metric.compares and stage == INPUT)]
+    if not stages:
+        what = "compares with the input model, and no pass makes another"
+        return Refused(where, what, "Leave it out, or name a baseline.")
+    if not any(measured[stage] in takes for stage in stages):
+        kinds = ", ".join(dict.fromkeys(KINDS[kind].meaning for kind in measured.values()))
+        what = f"cannot be run on what this job measures ({kinds}): {meant}"
+        return Refused(
+            where, what, "Leave it out of the evaluator, or add the pass that gives one."
+        )
+    aimed = [each for each in named.sub_types if each.goal is not None or each.priority >= 1]
+    if aimed and last in measured and measured[last] not in takes:
+        what = (
+            f"has a goal or a rank ({aimed[0].name}), and the final model is a "
+            f"{KINDS[measured[last]].meaning}: {meant}"
+        )
+        return Refused(where, what, "Leave the goal out, or add the pass that gives such a model.")
+    relative = [each for each in aimed if each.goal is not None and each.goal.needs_baseline]
+    if relative and measured.get(INPUT) not in takes:
+        goal = relative[0].goal
+        what = (
+            f"has a goal relative to the input model ({relative[0].name}: "
+            f"{goal.type if goal else ''}), which it cannot be run on: {meant}"
+        )
+        return Refused(where, what, "Write a threshold.")
+    return None

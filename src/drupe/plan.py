@@ -132,6 +132,7 @@ def draft(
     for index, named in enumerate(workflow.passes):
         chain.apply(named)
         chain.measure(named.name, first=False, last=index == len(workflow.passes) - 1)
+    chain.check_judged()
     notes += [*chain.notes, *sorted({*asked, *_workspace_notes(workflow, used)})]
     steps, used_there = tuple(chain.steps), frozenset(inputs.used)
     planned = Plan(

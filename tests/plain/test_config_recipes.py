@@ -41,7 +41,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
         ],
     ),
     "onnx-passes.json": (
-        "N6",
+        "N19 N6",
         [
             f'passes.conversion.type "OnnxConversion" is one of Olive\'s passes {MISSING}',
             (
@@ -54,7 +54,7 @@ CASES: dict[str, tuple[str, list[str]]] = {
                 'passes.misspelt.type "ModelBuilde" is not one of drupe\'s passes; did you mean '
                 '"ModelBuilder"?'
             ),
-            f'evaluators.e.metrics[0].type "latency" is one of Olive\'s metrics {MISSING}',
+            f'evaluators.e.metrics[0].type "Latency" is one of Olive\'s metrics {MISSING}',
         ],
     ),
     "elsewhere.json": (

@@ -96,12 +96,12 @@ def _referred(shape: Any, shapes: dict[str, Any]) -> set[str]:
 
 
 def _classes(registry: Registry) -> dict[str, type[Operation]]:
-    """Return what a config can name: a metric that compares two models is no such."""
+    """Return what a config can name: a proof is no such."""
     found = {name: registry.find(name) for name in registry.names()}
     return {
         name: schema
         for name, schema in found.items()
-        if not (issubclass(schema, Metric) and schema.compares)
+        if not (issubclass(schema, Metric) and schema.is_proof())
     }
 
 

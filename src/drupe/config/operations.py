@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from drupe.catalog import METRICS, PASSES
@@ -10,6 +11,7 @@ from drupe.config.dialects.names import OLIVE_METRICS, OLIVE_PASSES
 from drupe.config.document import Document
 from drupe.config.effects import idle_fields
 from drupe.config.faults import Place
+from drupe.config.goals import Wanted, numbers_wanted, settled
 from drupe.config.schema import EngineConfig, NamedMetric, NamedPass, Said
 from drupe.config.source import Map, origin_of
 from drupe.config.target import Systems
@@ -102,6 +104,8 @@ class Operations:
             self._document.notes.append(Said(text, "warning"))
         found = []
         for evaluator, value in evaluators.items():
+            read: list[tuple[Place, NamedMetric]] = []
+            wanted: list[Wanted] = []
             for key in value:
                 if key != "metrics":
                     what = f"is unknown{nearest(key, ['metrics'])}"
@@ -117,33 +121,16 @@ class Operations:
                     what = f'is the second that is named "{name}"'
                     self._document.fault(place, what, 'Give each its own "name".')
                 names.add(name)
-                sub_types = self._sub_types(type(metric), place) if metric else ()
-                if isinstance(metric, Metric) and evaluator == engine.evaluator:
-                    found.append(NamedMetric(name, entry["type"], metric, sub_types))
+                if isinstance(metric, Metric):
+                    own = numbers_wanted(self._document, metric, place)
+                    metric = metric.giving(tuple(each.sub_type.name for each in own))
+                    read.append((place, NamedMetric(name, entry["type"], metric)))
+                    wanted += own
+            used = evaluator == engine.evaluator
+            evaluate = engine.evaluate if used else ""
+            sub_types = settled(self._document, evaluator, wanted, evaluate)
+            found += [_with(named, place, sub_types) for place, named in read] if used else []
         return found
-
-    def _sub_types(self, schema: type[Operation], place: Place) -> tuple[SubType, ...]:
-        """Return the numbers of the metric at `place` that have a rank or a goal."""
-        known = schema.numbers if issubclass(schema, Metric) else {}
-        found = []
-        for index, _ in enumerate(self._document.at((*place, "sub_types")) or []):
-            inner = (*place, "sub_types", index)
-            sub_type = self._document.section(SubType, inner, required=True)
-            if sub_type is None:
-                continue
-            if known and sub_type.name not in known:
-                what = f'is no number of this metric: "{sub_type.name}"'
-                what += nearest(sub_type.name, known)
-                self._document.fault((*inner, "name"), what, f"Known: {', '.join(known)}.")
-                continue
-            direction = sub_type.higher_is_better
-            direction = known.get(sub_type.name) if direction is None else direction
-            if direction is None and (sub_type.goal or sub_type.priority >= 0):
-                what = "is missing: whether more is better cannot be known here"
-                remedy = "Write true or false."
-                self._document.fault((*inner, "higher_is_better"), what, remedy)
-            found.append(sub_type.model_copy(update={"higher_is_better": direction}))
-        return tuple(found)
 
     def _operation(self, registry: Registry, place: Place, target: Target) -> Operation | None:
         """Return the pass or metric at `place`: its type looked up, its fields checked."""
@@ -189,7 +176,7 @@ class Operations:
         if not (isinstance(schema, type) and issubclass(schema, wanted)):
             self._document.fault(kind, f'"{name}" is no {word}', known)
             return None
-        if place[0] == "evaluators" and issubclass(schema, Metric) and schema.compares:
+        if place[0] == "evaluators" and issubclass(schema, Metric) and schema.is_proof():
             what = f'"{name}" compares two models, and a metric judges one'
             remedy = "Leave it out: a pass whose result it proves has it run by itself."
             self._document.fault(kind, what, remedy)
@@ -230,3 +217,9 @@ class Operations:
             # In the tree as well: faults below are then told where they were written.
             fields[key] = entry[key] = self._document.at(self._datasets[name])
         return True
+
+
+def _with(named: NamedMetric, place: Place, sub_types: dict[Place, SubType]) -> NamedMetric:
+    """Return a metric with those of an evaluator's numbers that stand at its place."""
+    own = tuple(each for inner, each in sub_types.items() if inner[: len(place)] == place)
+    return replace(named, sub_types=own)

@@ -235,11 +235,26 @@ class Metric(Operation):
     numbers: what it can give beside each other, each with whether higher is better (None: nobody
         knows but the user); the first is the score's own value, the others stand in score.json as
         {"sub_types": {name: {"value", "low", "high"}}}. Empty: its numbers are the user's to name.
+    bounds: of numbers that lie in a range its ends, None where there is none.
     """
 
     gives: ClassVar[str] = "score"
     compares: ClassVar[bool] = False
     numbers: ClassVar[Mapping[str, bool | None]] = {}
+    bounds: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {}
+
+    @classmethod
+    def is_proof(cls) -> bool:
+        """Return whether it belongs to a pass, and is not for a config to name."""
+        return cls.compares and not cls.numbers
+
+    def direction(self, name: str) -> bool | None:
+        """Return whether more of the number `name` is better; None: nobody knows but the user."""
+        return self.numbers.get(name)
+
+    def giving(self, names: tuple[str, ...]) -> Self:
+        """Return the metric as it gives these of its numbers, which a config asks for."""
+        return self
 
     def apply(self, model: Model, reference: Model | None, out: Path, job: Job) -> None:
         """Measure `model` (against `reference`) and write score.json below `out`."""

@@ -83,6 +83,7 @@ class Accuracy(RowsMetric):
     preload = SCORING_PRELOAD
     work = "drupe.evaluate.accuracy:measure"
     numbers: ClassVar[Mapping[str, bool | None]] = {"accuracy_score": True}
+    bounds: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"accuracy_score": (0, 1)}
 
     label_col: str | None = None
     """The column with the answer; None: the last one that the template names."""
@@ -100,6 +101,7 @@ class Perplexity(RowsMetric):
     preload = SCORING_PRELOAD
     work = "drupe.evaluate.perplexity:measure"
     numbers: ClassVar[Mapping[str, bool | None]] = {"perplexity": False}
+    bounds: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"perplexity": (1, None)}
 
     max_samples: int | None = Field(default=None, ge=1)
 

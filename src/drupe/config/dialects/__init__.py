@@ -25,6 +25,7 @@ changed in a `Note`. The numbers are those by which a rule is told and tested.
     N15     strategy, joiner, lora_dropout left out       the default of the dialect
     N17     extra_options, int4_algo_config, ...          fields of ModelBuilder
     N18     Rtn, KQuant and their like beside it          its precision, grid and rounding
+    N19     metrics accuracy, latency, custom, ...        Accuracy, Latency, Custom, ...
 
 N13 (an AzureML system without a client) and N16 (fewer tokens than one block) are no matter of
 words: the plan and the data tell them.
@@ -35,6 +36,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from drupe.config.dialects.builder import builder_words
+from drupe.config.dialects.evaluators import evaluators
 from drupe.config.dialects.harmless import harmless_keys
 from drupe.config.dialects.layout import (
     components_by_name,
@@ -84,6 +86,7 @@ RULES: tuple[Rule, ...] = (
     no_search,
     builder_words,
     quantizers,
+    evaluators,
     harmless_keys,
 )
 

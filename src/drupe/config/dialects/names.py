@@ -57,7 +57,8 @@ OLIVE_PASSES = frozenset((
     "VitisAIAddMetaData", "VitisAIQuantization", "VitisGenerateModelLLM",
     "VitisGenerateModelSD",
 ))  # fmt: skip
-OLIVE_METRICS = frozenset(("accuracy", "latency", "throughput", "size_on_disk", "custom"))
+# What Olive's metrics are read as (N19), where this version has none of that name.
+OLIVE_METRICS = frozenset(("Accuracy", "Latency", "Throughput", "Size", "Custom"))
 # Olive's passes that were renamed, by their last name.
 RENAMED_PASSES = {
     "GenAIModelExporter": "ModelBuilder",
