@@ -26,6 +26,7 @@ METRICS = Registry(
     {
         "Accuracy": "drupe.evaluate.metrics:Accuracy",
         "Perplexity": "drupe.evaluate.metrics:Perplexity",
+        "KLDivergence": "drupe.evaluate.metrics:KLDivergence",
         "Answers": "drupe.evaluate.metrics:Answers",
         "Latency": "drupe.evaluate.cost_metrics:Latency",
         "Throughput": "drupe.evaluate.cost_metrics:Throughput",

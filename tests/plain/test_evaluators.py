@@ -334,3 +334,50 @@ def test_a_relative_goal_needs_an_input_model_that_can_be_judged(workspace: Work
         "on: Length measures folder of files"
     )
     assert fault.remedy == "Write a threshold."
+
+
+# A metric that compares
+
+
+def test_a_divergence_is_measured_behind_the_input_model(workspace: Workspace) -> None:
+    make_checkpoint(workspace.input)
+    (workspace.input / "tokenizer.json").write_text("{}")
+    workspace.config["input_model"]["type"] = "HfModel"
+    workspace.passes()
+    kl = {"name": "kl", "type": "KLDivergence", "data_config": "rows"}
+    with_metrics(workspace, kl)
+    [fault] = refused(workspace)
+    assert fault.what == "compares with the input model, and no pass makes another"
+    workspace.passes(builder={"type": "ModelBuilder", "precision": "int4"})
+    steps = {step.name: step.reads for step in draft(load(workspace.write())).steps}
+    assert steps["builder: kl"] == ("builder", "input model")
+    assert "input model: kl" not in steps
+
+
+def test_a_relative_goal_for_what_is_relative_already(workspace: Workspace) -> None:
+    goal = {"type": "max-degradation", "value": 0.1}
+    kl = {
+        "type": "KLDivergence",
+        "data_config": "rows",
+        "sub_types": [{"name": "kl", "goal": goal}],
+    }
+    with_metrics(workspace, kl)
+    [(what, remedy)] = faults(workspace)
+    assert what.endswith(
+        "is max-degradation, and KLDivergence compares with the input model itself"
+    )
+    assert remedy == "Write a threshold."
+
+
+def test_numbers_that_are_named_are_wanted(workspace: Workspace) -> None:
+    kl = {"type": "KLDivergence", "data_config": "rows", "sub_types": [{"name": "flips"}]}
+    with_metrics(workspace, accuracy({"name": "auroc"}), kl)
+    first, second = load(workspace.write()).metrics
+    assert list(dict(first.metric)["metric_config"]) == ["auroc"]
+    assert dict(second.metric)["flips"] is True
+    with_metrics(workspace, accuracy({"name": "auroc"}, answer="generated"))
+    [(what, remedy)] = faults(workspace)
+    assert what.endswith(
+        'answer is "generated", which gives accuracy_score alone, and auroc is wanted'
+    )
+    assert remedy == 'Write "likelihood", which gives each choice a probability.'

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from drupe.core.dataset import Dataset, LoadDataset, TextPreprocess
 from drupe.core.errors import DrupeError
+from drupe.core.intervals import exponential, wilson
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.core.target import Target
@@ -218,9 +219,9 @@ def test_answers_that_cannot_be_judged_are_refused() -> None:
 
 def test_the_wilson_interval() -> None:
     # Values of R's prop.test(8, 10, correct = FALSE) and of the formula at the ends.
-    assert accuracy.wilson_interval(8, 10) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
-    assert accuracy.wilson_interval(0, 10) == pytest.approx((0, 0.2775328), abs=1e-6)
-    assert accuracy.wilson_interval(10, 10) == pytest.approx((0.7224672, 1), abs=1e-6)
+    assert wilson(8, 10) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
+    assert wilson(0, 10) == pytest.approx((0, 0.2775328), abs=1e-6)
+    assert wilson(10, 10) == pytest.approx((0.7224672, 1), abs=1e-6)
 
 
 def test_a_common_prefix() -> None:
@@ -283,13 +284,13 @@ def test_long_rows_are_cut_and_short_ones_count_nothing(checkpoint: Model, tmp_p
 def test_the_interval_of_perplexity_is_that_of_the_bootstrap() -> None:
     chance = random.Random(0)
     items = [(chance.uniform(1, 3) * count, count) for count in chance.choices(range(5, 30), k=300)]
-    value, low, high = perplexity.interval(items)
+    value, low, high = exponential(items)
     assert low is not None
     assert high is not None
-    drawn = sorted(perplexity.interval(chance.choices(items, k=300))[0] for _ in range(1000))
+    drawn = sorted(exponential(chance.choices(items, k=300))[0] for _ in range(1000))
     assert low == pytest.approx(drawn[25], rel=0.01)
     assert high == pytest.approx(drawn[975], rel=0.01)
-    assert perplexity.interval(items[:1])[1:] == (None, None)
+    assert exponential(items[:1])[1:] == (None, None)
     assert low < value < high
 
 

@@ -63,6 +63,9 @@ def _direction(document: Document, metric: Metric, sub_type: SubType, place: Pla
 def _check_reachable(document: Document, metric: Metric, sub_type: SubType, place: Place) -> None:
     """Refuse a goal that no model can reach, since the number never gets there."""
     goal = sub_type.goal
+    if goal is not None and goal.needs_baseline and metric.compares:
+        what = f"is {goal.type}, and {type(metric).__name__} compares with the input model itself"
+        document.fault((*place, "goal", "type"), what, "Write a threshold.")
     low, high = metric.bounds.get(sub_type.name, (None, None))
     if goal is None or (low is None and high is None):
         return
@@ -78,9 +81,6 @@ def _check_reachable(document: Document, metric: Metric, sub_type: SubType, plac
     elif goal.type == "min-improvement" and high is not None and goal.value > high - (low or 0):
         what = f"is {goal.value:g}: {sub_type.name} is {within}, and cannot grow by that much"
         document.fault(value, what, remedy)
-    if goal.needs_baseline and metric.compares:
-        what = f"is {goal.type}, and {type(metric).__name__} compares with the input model itself"
-        document.fault((*place, "goal", "type"), what, "Write a threshold.")
 
 
 def settled(

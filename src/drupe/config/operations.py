@@ -123,7 +123,7 @@ class Operations:
                 names.add(name)
                 if isinstance(metric, Metric):
                     own = numbers_wanted(self._document, metric, place)
-                    metric = metric.giving(tuple(each.sub_type.name for each in own))
+                    metric = self._giving(metric, own, place)
                     read.append((place, NamedMetric(name, entry["type"], metric)))
                     wanted += own
             used = evaluator == engine.evaluator
@@ -131,6 +131,14 @@ class Operations:
             sub_types = settled(self._document, evaluator, wanted, evaluate)
             found += [_with(named, place, sub_types) for place, named in read] if used else []
         return found
+
+    def _giving(self, metric: Metric, wanted: list[Wanted], place: Place) -> Metric:
+        """Return a metric as it gives the numbers that are wanted of it."""
+        try:
+            return metric.giving(tuple(each.sub_type.name for each in wanted))
+        except Refused as fault:
+            self._document.fault((*place, fault.where), fault.what, fault.remedy)
+            return metric
 
     def _operation(self, registry: Registry, place: Place, target: Target) -> Operation | None:
         """Return the pass or metric at `place`: its type looked up, its fields checked."""

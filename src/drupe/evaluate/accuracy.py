@@ -16,40 +16,106 @@ from typing import Any
 
 import torch
 
-from drupe.core.dataset import TextPreprocess
+from drupe.core.dataset import Dataset, TextPreprocess
 from drupe.core.errors import DrupeError
+from drupe.core.intervals import wilson
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.data import load, text_template
 from drupe.evaluate.metrics import Accuracy
 from drupe.evaluate.runtimes import NotRunHereError, Runtime, open_runtime, write_skipped
+from drupe.evaluate.sequential import decided
 
 WHERE = "Accuracy"
 MOST_CHOICES = 100
-NORMAL_95 = 1.959963984540054  # quantile of the normal distribution for a two-sided 95 %
 
 
 def measure(metric: Accuracy, model: Model, out: Path, job: Job) -> None:
     """Write out/score.json, and out/items.json: [[predicted, right], ...] in the order of rows."""
-    rows = load.rows(metric.data_config, job.scratch)
-    if metric.max_samples is not None:
-        rows = rows.select(range(min(metric.max_samples, len(rows))))
-    pre_process = metric.data_config.pre_process_data_config
-    template = text_template.parse(template_text(pre_process))
-    label = answer_column(metric.label_col, template.answer_column)
-    right = [text_template.value_text(row, label, number) for number, row in enumerate(rows, 1)]
-    choices = choices_of(metric.choices, right)
-    prompts = [template.prompt(row, number) for number, row in enumerate(rows, 1)]
+    asked = questions(metric.data_config, metric.max_samples, metric.label_col, job)
     try:
-        runtime = open_runtime(model, metric.target, job.threads)
+        if metric.answer == "generated":
+            _write_generated(metric, model, asked, out, job)
+        else:
+            _write_chosen(metric, model, asked, out, job)
     except NotRunHereError as fault:
         write_skipped("accuracy", fault, out, job)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rows as questions: the prompt of each and its right answer.
+
+    special: whether the tokenizer's begin of text goes before a prompt, as in training.
+    """
+
+    prompts: list[str]
+    right: list[str]
+    special: bool
+
+    def some(self, rows: Sequence[int]) -> Asked:
+        """Return some of the questions."""
+        right = [self.right[row] for row in rows]
+        return Asked([self.prompts[row] for row in rows], right, self.special)
+
+
+def questions(data: Dataset, most: int | None, label_col: str | None, job: Job) -> Asked:
+    """Return what the rows of `data` ask, the first `most` of them."""
+    rows = load.rows(data, job.scratch)
+    if most is not None:
+        rows = rows.select(range(min(most, len(rows))))
+    pre_process = data.pre_process_data_config
+    template = text_template.parse(template_text(pre_process))
+    label = answer_column(label_col, template.answer_column)
+    right = [text_template.value_text(row, label, number) for number, row in enumerate(rows, 1)]
+    prompts = [template.prompt(row, number) for number, row in enumerate(rows, 1)]
+    return Asked(prompts, right, pre_process.add_special_tokens)
+
+
+def _write_chosen(metric: Accuracy, model: Model, asked: Asked, out: Path, job: Job) -> None:
+    choices = choices_of(metric.choices, asked.right)
+    runtime = open_runtime(model, metric.target, job.threads)
+
+    def judge(some: Asked) -> torch.Tensor:
+        return choice_scores(runtime, some.prompts, choices, special=some.special, job=job)
+
+    def hits(some: Asked) -> list[tuple[str, str]]:
+        best = judge(some).argmax(1).tolist()  # argmax: the first of equals
+        return [(choices[place], truth) for place, truth in zip(best, some.right, strict=True)]
+
+    told: dict[str, Any] = {"choices": choices}
+    if metric.decide_at is not None:
+        pairs, verdict = decided(asked, hits, metric.decide_at)
+        _write(pairs, {}, {**told, **verdict}, out)
         return
-    scores = choice_scores(
-        runtime, prompts, choices, special=pre_process.add_special_tokens, job=job
+    scores = judge(asked)
+    others = {}
+    if metric.metric_config:
+        from drupe.evaluate.numbers import counted
+
+        others = counted(metric.metric_config, scores, asked.right, choices, job)
+    best = scores.argmax(1).tolist()
+    pairs = [(choices[place], truth) for place, truth in zip(best, asked.right, strict=True)]
+    _write(pairs, others, told, out)
+
+
+def _write_generated(metric: Accuracy, model: Model, asked: Asked, out: Path, job: Job) -> None:
+    from drupe.evaluate.generated import speaker
+
+    speak = speaker(model, metric.target, job.threads)
+
+    def hits(some: Asked) -> list[tuple[str, str]]:
+        found = []
+        for number, (prompt, truth) in enumerate(zip(some.prompts, some.right, strict=True), 1):
+            said = speak(prompt, metric.max_new_tokens, special=some.special)
+            found.append((said, truth.strip()))
+            job.progress("answers", number, len(some.prompts), "rows")
+        return found
+
+    pairs, verdict = (
+        (hits(asked), {}) if metric.decide_at is None else decided(asked, hits, metric.decide_at)
     )
-    predicted = [choices[int(row.argmax())] for row in scores]  # argmax: the first of equals
-    _write(predicted, right, choices, out)
+    _write(pairs, {}, {"answer": "generated", **verdict}, out)
 
 
 def template_text(pre_process: TextPreprocess) -> str:
@@ -179,31 +245,25 @@ def _score(
         scores[question.row, question.choice] = log_probabilities[places, answer].double().sum()
 
 
-def wilson_interval(hits: int, count: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share of `hits` in `count` (Wilson 1927).
-
-    Unlike the textbook's interval it is right for few rows and for shares near 0 and 1.
-    """
-    share, square = hits / count, NORMAL_95**2
-    middle = share + square / (2 * count)
-    half = NORMAL_95 * math.sqrt(share * (1 - share) / count + square / (4 * count**2))
-    scale = 1 + square / count
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
-
-
-def _write(predicted: list[str], right: list[str], choices: list[str], out: Path) -> None:
-    pairs = list(zip(predicted, right, strict=True))
-    hits = sum(answer == truth for answer, truth in pairs)
-    low, high = wilson_interval(hits, len(pairs))
+def _write(
+    pairs: Sequence[tuple[str, str] | None],
+    others: Mapping[str, Mapping[str, float]],
+    told: Mapping[str, Any],
+    out: Path,
+) -> None:
+    """Write the score of (predicted, right), None where a row was not asked."""
+    asked = [pair for pair in pairs if pair is not None]
+    hits = sum(answer == truth for answer, truth in asked)
+    low, high = wilson(hits, len(asked))
+    own = {"value": hits / len(asked), "low": low, "high": high}
     score: Mapping[str, Any] = {
         "metric": "accuracy",
-        "value": hits / len(pairs),
-        "low": low,
-        "high": high,
-        "count": len(pairs),
+        **own,
+        "count": len(asked),
         "higher_is_better": True,
-        "sub_types": {"accuracy_score": {"value": hits / len(pairs), "low": low, "high": high}},
-        "choices": choices,
+        "paired": "answers",
+        "sub_types": {"accuracy_score": own, **others},
+        **told,
     }
     (out / "score.json").write_text(json.dumps(score, indent=2) + "\n", encoding="utf-8")
     (out / "items.json").write_text(json.dumps(pairs) + "\n", encoding="utf-8")

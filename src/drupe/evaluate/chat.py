@@ -36,7 +36,7 @@ class Chat:
                 "Give a folder that drupe exported for a device of this machine.",
             ) from fault
         settings = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
-        self._context_length = int(settings["model"]["context_length"])
+        self.context_length = int(settings["model"]["context_length"])
         self._has_template = _has_template(folder)
         # A chat template writes the begin of text itself; before plain text it is the tokenizer's
         # business, which GenAI leaves out unless told (0.18), other than training did.
@@ -62,6 +62,18 @@ class Chat:
         """
         ids = self._encode_text(self._text(prompt, raw=raw), raw=raw)
         most = len(ids) + max_new_tokens if max_length is None else max_length
+        yield from self._stream(ids, most, greedy=greedy)
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Return the ids of a text as it is; special: after begin of text if that is its habit."""
+        tokenizer = self._plain if special else self._templated
+        return [int(token) for token in tokenizer.encode(text)]
+
+    def pieces(self, ids: Sequence[int], most: int) -> Iterator[str]:
+        """Yield what comes after `ids`, always the likeliest, piece by piece; `most` tokens."""
+        return self._stream(ids, len(ids) + most, greedy=True)
+
+    def _stream(self, ids: Sequence[int], most: int, *, greedy: bool) -> Iterator[str]:
         options: dict[str, Any] = {"do_sample": False} if greedy else {}
         generator = self._generator(ids, most, **options)
         pieces = self._plain.create_stream()
@@ -110,7 +122,7 @@ class Chat:
     def _generator(
         self, ids: Sequence[int], max_length: int, **options: Any
     ) -> onnxruntime_genai.Generator:
-        most = min(self._context_length, max_length)
+        most = min(self.context_length, max_length)
         if not 0 < len(ids) < most:
             raise DrupeError(
                 "prompt",

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field
 
 from drupe.core.dataset import Dataset, Names
+from drupe.core.declared import Declared
 from drupe.core.effects import Idle
+from drupe.core.errors import Refused
 from drupe.core.operation import Metric
 from drupe.core.target import Target
 
@@ -23,6 +25,10 @@ SCORING_PRELOAD = (
 )
 CHARACTERS_A_TOKEN = 4  # of English; what else a file of rows holds evens out the rest
 JUDGED = ("hf", "hf-adapter", "onnx-genai")
+SCORING_LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "datasets", "onnxruntime")
+Number = Literal["accuracy_score", "f1_score", "precision", "recall", "auroc"]
+NUMBERS: tuple[str, ...] = get_args(Number)
+Bounds = tuple[float | None, float | None]
 
 
 class RowsMetric(Metric):
@@ -71,6 +77,24 @@ class RowsMetric(Metric):
         return [Idle(("data_config", "pre_process_data_config", "max_samples"), why)]
 
 
+class NumberArguments(Declared):
+    """How torchmetrics counts one of Accuracy's numbers, in its words."""
+
+    task: Literal["multiclass", "binary"] = "multiclass"
+    """binary: of two choices one counts as positive."""
+    average: Literal["micro", "macro", "weighted"] | None = None
+    """Over the classes; None: torchmetrics' own for the number (micro, of auroc macro)."""
+    num_classes: int | None = Field(default=None, ge=2)
+    """How many choices there are; None: as many as the data show."""
+    top_k: int = Field(default=1, ge=1)
+    threshold: float = Field(default=0.5, gt=0, lt=1)
+    """Of a binary task: the probability from which the positive choice is the answer."""
+    positive: str | None = None
+    """Of a binary task: the choice that is looked for; None: the second one."""
+    max_fpr: float | None = Field(default=None, gt=0, le=1)
+    """Of auroc of a binary task: the part of the curve that counts."""
+
+
 class Accuracy(RowsMetric):
     """How often the right answer is the likeliest of the choices, by log-probability.
 
@@ -78,32 +102,115 @@ class Accuracy(RowsMetric):
     """
 
     takes = JUDGED
-    libraries = ("torch", "transformers", "tokenizers", "peft", "datasets", "onnxruntime")
+    version = 2
+    libraries = SCORING_LIBRARIES
     extra = "cpu"
     preload = SCORING_PRELOAD
     work = "drupe.evaluate.accuracy:measure"
-    numbers: ClassVar[Mapping[str, bool | None]] = {"accuracy_score": True}
-    bounds: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"accuracy_score": (0, 1)}
+    numbers: ClassVar[Mapping[str, bool | None]] = dict.fromkeys(NUMBERS, True)
+    bounds: ClassVar[Mapping[str, Bounds]] = dict.fromkeys(NUMBERS, (0, 1))
 
     label_col: str | None = None
     """The column with the answer; None: the last one that the template names."""
     choices: Names | None = None
     """The answers to choose from; None: those that the data shows."""
     max_samples: int | None = Field(default=None, ge=1)
+    answer: Literal["likelihood", "generated"] = "likelihood"
+    """likelihood: the likeliest of the choices. generated: what the model says, token by token,
+    the first line of it; an exported model says it by ONNX Runtime GenAI."""
+    max_new_tokens: int = Field(default=16, ge=1)
+    """Of an answer that is generated: where it is cut."""
+    metric_config: dict[Number, NumberArguments] = Field(default={})
+    """The numbers beside accuracy_score that are wanted, and how torchmetrics counts them:
+    {"f1_score": {"average": "macro"}}. Those that `sub_types` names are wanted too."""
+    decide_at: float | None = Field(default=None, gt=0, lt=1)
+    """Stop as soon as it is clear on which side of this share the model is: rows are asked in
+    a drawn order, 64, then 128, ... of them, until the interval, widened for looking repeatedly,
+    leaves it out, or all (or max_samples) are asked."""
+
+    def giving(self, names: tuple[str, ...]) -> Self:
+        """Return the metric as it counts these numbers; one answer that is said is no ranking."""
+        wanted = {name: NumberArguments() for name in names if name not in self.metric_config}
+        wanted = {name: each for name, each in wanted.items() if name != NUMBERS[0]}
+        made = self.model_copy(update={"metric_config": {**self.metric_config, **wanted}})
+        others = [name for name in made.metric_config if name != NUMBERS[0]]
+        if others and self.answer == "generated":
+            raise Refused(
+                "answer",
+                f'is "generated", which gives accuracy_score alone, and {others[0]} is wanted',
+                'Write "likelihood", which gives each choice a probability.',
+            )
+        if others and self.decide_at is not None:
+            raise Refused(
+                "decide_at",
+                f"is about accuracy_score, and {others[0]} is wanted of all rows",
+                "Leave one of them out.",
+            )
+        return made
+
+    def without_effect(self) -> list[Idle]:
+        """Return what only one of the two ways to answer makes use of."""
+        idle = super().without_effect()
+        if self.answer == "generated" and self.choices is not None:
+            idle.append(Idle(("choices",), "has no effect: the answer is what the model says"))
+        if self.answer == "likelihood" and "max_new_tokens" in self.model_fields_set:
+            idle.append(Idle(("max_new_tokens",), 'is for answer "generated"'))
+        return idle
+
+    def deciding_libraries(self) -> tuple[str, ...]:
+        """Return torchmetrics too where it counts, and the runtime that speaks."""
+        more: tuple[str, ...] = ("torchmetrics",) if self.metric_config else ()
+        more += ("onnxruntime-genai",) if self.answer == "generated" else ()
+        return (*self.libraries, *more)
 
 
 class Perplexity(RowsMetric):
     """exp of the mean negative log-likelihood a token, each row of the data by itself."""
 
     takes = JUDGED
-    libraries = ("torch", "transformers", "tokenizers", "peft", "datasets", "onnxruntime")
+    version = 2
+    libraries = SCORING_LIBRARIES
     extra = "cpu"
     preload = SCORING_PRELOAD
     work = "drupe.evaluate.perplexity:measure"
     numbers: ClassVar[Mapping[str, bool | None]] = {"perplexity": False}
-    bounds: ClassVar[Mapping[str, tuple[float | None, float | None]]] = {"perplexity": (1, None)}
+    bounds: ClassVar[Mapping[str, Bounds]] = {"perplexity": (1, None)}
 
     max_samples: int | None = Field(default=None, ge=1)
+
+
+class KLDivergence(RowsMetric):
+    """How far a model's next-token probabilities are from the input model's, on the same text.
+
+    kl: nats a token, sum(p log(p / q)), p the input model's. same_top_1: the share of tokens of
+    which both hold the same one for the likeliest. flips: the share of rows whose answer (the
+    likeliest choice, as in Accuracy) is another than the input model's.
+    """
+
+    takes = JUDGED
+    compares = True
+    libraries = SCORING_LIBRARIES
+    extra = "cpu"
+    preload = SCORING_PRELOAD
+    work = "drupe.evaluate.kl_divergence:measure"
+    numbers: ClassVar[Mapping[str, bool | None]] = {"kl": False, "same_top_1": True, "flips": False}
+    bounds: ClassVar[Mapping[str, Bounds]] = {
+        "kl": (0, None),
+        "same_top_1": (0, 1),
+        "flips": (0, 1),
+    }
+
+    max_samples: int | None = Field(default=None, ge=1)
+    flips: bool = False
+    """Count answers that changed too; wanted where `sub_types` names it."""
+    choices: Names | None = None
+    """Of flips: the answers to choose from; None: those that the data shows."""
+    decide_at: float | None = Field(default=None, gt=0)
+    """Stop as soon as it is clear on which side of this kl the model is (see Accuracy)."""
+
+    def giving(self, names: tuple[str, ...]) -> Self:
+        """Return the metric as it counts flips where they are named."""
+        return self.model_copy(update={"flips": True}) if "flips" in names else self
 
 
 class Answers(RowsMetric):

@@ -7,13 +7,13 @@ end of text; of pairs and conversations the answers count.  Heavy file: the work
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from drupe.core.errors import DrupeError
+from drupe.core.intervals import exponential
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.data import corpus, load
@@ -22,7 +22,6 @@ from drupe.evaluate.metrics import Perplexity
 from drupe.evaluate.runtimes import NotRunHereError, Runtime, open_runtime, write_skipped
 
 WHERE = "Perplexity"
-NORMAL_95 = 1.959963984540054
 
 
 def measure(metric: Perplexity, model: Model, out: Path, job: Job) -> None:
@@ -46,7 +45,7 @@ def measure(metric: Perplexity, model: Model, out: Path, job: Job) -> None:
         raise DrupeError(
             WHERE, f"{data.name} has no row of two tokens or more", "Give data to judge by."
         )
-    value, low, high = interval(items)
+    value, low, high = exponential(items)
     score = {
         "metric": "perplexity",
         "value": value,
@@ -55,6 +54,7 @@ def measure(metric: Perplexity, model: Model, out: Path, job: Job) -> None:
         "count": len(items),
         "tokens": sum(count for _, count in items),
         "higher_is_better": False,
+        "paired": "exp_mean",
         "sub_types": {"perplexity": {"value": value, "low": low, "high": high}},
     }
     (out / "score.json").write_text(json.dumps(score, indent=2) + "\n", encoding="utf-8")
@@ -84,22 +84,3 @@ def row_losses(runtime: Runtime, rows: Sequence[Row], job: Job) -> list[tuple[fl
         done += len(batch)
         job.progress("perplexity", done, len(inputs), "rows")
     return losses
-
-
-def interval(
-    items: Sequence[tuple[float, int]],
-) -> tuple[float, float | None, float | None]:
-    """Return the perplexity of rows [(nats, tokens)] and its 95 % interval.
-
-    Tokens of one row hang together, so the rows are the sample: the variance of the ratio
-    sum(nats) / sum(tokens) by the delta method (Cochran, Sampling Techniques, section 6.4), then
-    exp of both ends. A single row tells nothing about others: it has no interval.
-    """
-    tokens = sum(count for _, count in items)
-    mean = sum(nats for nats, _ in items) / tokens
-    rows = len(items)
-    if rows < 2:
-        return math.exp(mean), None, None
-    squares = sum((nats - mean * count) ** 2 for nats, count in items)
-    half = NORMAL_95 * math.sqrt(squares * rows / (rows - 1)) / tokens
-    return math.exp(mean), math.exp(mean - half), math.exp(mean + half)

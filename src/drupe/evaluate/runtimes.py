@@ -125,6 +125,22 @@ class TorchRuntime(Runtime):
             found: torch.Tensor = self._network(torch.tensor(batch), use_cache=False).logits
         return found.float()
 
+    def greedy(self, ids: Sequence[int], most: int) -> Iterator[int]:
+        """Yield the likeliest token after `ids`, and after that, until an end of the model's own.
+
+        most: how many tokens at most.
+        """
+        ends = _end_tokens(self._network.generation_config, self.tokenizer)
+        read, cache = torch.tensor([list(ids)]), None
+        for _ in range(most):
+            with torch.inference_mode():
+                found = self._network(read, past_key_values=cache, use_cache=True)
+            token = int(found.logits[0, -1].argmax())
+            if token in ends:
+                return
+            yield token
+            read, cache = torch.tensor([[token]]), found.past_key_values
+
 
 class OnnxRuntime(Runtime):
     """An exported folder, in one onnxruntime session without GenAI's search.
@@ -179,6 +195,13 @@ class OnnxRuntime(Runtime):
         }
 
 
+def _end_tokens(settings: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Return the tokens at which an answer ends."""
+    named = settings.eos_token_id
+    ends = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
+    return {token for token in ends if token is not None}
+
+
 def open_runtime(model: Model, target: Target, threads: int) -> Runtime:
     """Return `model` ready to score with `threads` threads.
 
@@ -186,13 +209,18 @@ def open_runtime(model: Model, target: Target, threads: int) -> Runtime:
     """
     if model.kind in ("hf", "hf-adapter"):
         return TorchRuntime(model, threads)
-    if target.provider not in onnxruntime.get_available_providers():
+    check_provider(target, onnxruntime.get_available_providers())
+    return OnnxRuntime(model, target.provider, threads)
+
+
+def check_provider(target: Target, available: Sequence[str]) -> None:
+    """Raise NotRunHereError unless the target's provider is one of those that are here."""
+    if target.provider not in available:
         raise NotRunHereError(
             target.provider,
             "is not available on this machine, so the exported model cannot be judged here",
             "Judge it on a machine that has the device.",
         )
-    return OnnxRuntime(model, target.provider, threads)
 
 
 def write_skipped(metric: str, fault: NotRunHereError, out: Path, job: Job) -> None:

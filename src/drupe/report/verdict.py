@@ -62,7 +62,11 @@ def flips(outcome: Outcome, metric: str) -> tuple[int, int] | None:
         return None
     if metric not in tuned.answers or metric not in last.answers:
         return None
-    pairs = list(zip(tuned.answers[metric], last.answers[metric], strict=True))
+    pairs = [
+        (one, other)
+        for one, other in zip(tuned.answers[metric], last.answers[metric], strict=True)
+        if one is not None and other is not None
+    ]
     return sum(one[0] != other[0] for one, other in pairs), len(pairs)
 
 
