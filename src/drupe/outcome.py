@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from drupe.core.model import Model
+from drupe.core.paired import Difference, difference
 from drupe.plan import Plan
 
 # What a score tells in the words of the data, and how many samples it left out.
@@ -91,9 +92,9 @@ class Stage:
     """One stage of the chain as it came out.
 
     size_bytes: of its files. seconds, peak_bytes: of the pass that made it (0 for the input).
-    scores: by the metrics' names. answers: {metric's name: a row's [predicted, right]} where the
-    metric gives them. proof: that the stage belongs to the one before it. goldens: how an export
-    answers where it was made (see `export.goldens`), None where that was not written down.
+    scores: by the metrics' names. answers: {metric's name: what it says of each row} where it
+    does (see `core.paired`). proof: that the stage belongs to the one before it. goldens: how an
+    export answers where it was made (see `export.goldens`), None where that was not written down.
     machine: the class of the machine that made it (see `core.machine`), empty for the input.
     within: the stage on the way to which it was made; then it lies nowhere, its size is 0 and what
         it cost is in that stage's. None for all others.
@@ -107,7 +108,7 @@ class Stage:
     peak_bytes: int
     facts: dict[str, Any]
     scores: dict[str, Score]
-    answers: dict[str, list[list[str]]]
+    answers: dict[str, list[Any]]
     proof: Score | None
     goldens: dict[str, Any] | None = None
     machine: dict[str, Any] = field(default_factory=dict)
@@ -131,6 +132,19 @@ class Outcome:
     def final(self) -> Stage:
         """The stage at the end of the chain."""
         return self.stages[-1]
+
+    def difference(self, stage: Stage, metric: str) -> Difference | None:
+        """Return how much larger a metric's value is than the input model's, on the same rows.
+
+        None of the input model itself, and where the two were not asked the same.
+        """
+        first = self.stages[0]
+        if stage is first or metric not in stage.answers or metric not in first.answers:
+            return None
+        how, other = (each.scores[metric].more.get("paired") for each in (stage, first))
+        if how is None or how != other:
+            return None
+        return difference(how, stage.answers[metric], first.answers[metric])
 
     @property
     def scores(self) -> dict[str, Score]:

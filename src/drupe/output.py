@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,11 @@ def _stages(outcome: Outcome) -> list[dict[str, Any]]:
             "seconds": stage.seconds,
             "peak_bytes": stage.peak_bytes,
             "scores": {name: score.to_json() for name, score in stage.scores.items()},
+            "differences": {
+                name: asdict(found)
+                for name in stage.scores
+                if (found := outcome.difference(stage, name)) is not None
+            },
             "proof": stage.proof.to_json() if stage.proof else None,
             "facts": stage.facts,
             "machine": stage.machine,

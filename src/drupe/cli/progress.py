@@ -137,6 +137,8 @@ class Terminal(Listener):
             grid.add_row(*row)
         self._console.print()
         self._console.print(grid, soft_wrap=False)
+        if table.legend(outcome):
+            self._print(table.legend(outcome), style="dim")
         self._print(f"\n{verdict(outcome)}", style="bold")
         self._answered(outcome)
         if outcome.path is not None:

@@ -27,8 +27,9 @@ from drupe.report.charts import (
 from drupe.report.layers import layers_figures
 from drupe.report.markup import Markup, element, together
 from drupe.report.proofs import figures, sentences, standing
+from drupe.report.scores import scores_table, split
 from drupe.report.verdict import meaning, verdict
-from drupe.report.words import duration, machine, score_text, size
+from drupe.report.words import NO_INTERVAL, difference_text, duration, machine, score_text, size
 
 STYLE = Path(__file__).with_name("page.css")
 GENERATOR = '<meta name="generator" content="drupe'
@@ -153,15 +154,21 @@ def _quality(stage: Stage, outcome: Outcome, metric: str) -> list[Markup]:
         why = f": {score.skipped}" if score is not None and score.skipped else ""
         because = element("p", _data(metric), why, class_="interval")
         return [element("p", told, class_="big absent"), because]
-    value, within = _split(score_text(score))
+    value, within = split(score_text(score))
     shown = [element("p", value, class_="big")]
     title = f"{metric} {value}" + (f", 95 % interval {within}" if within else "")
     if score.low is not None and score.high is not None:
         whole = _whole(metric, score, outcome)
         if 0 <= score.low <= score.high <= whole:  # False for what is no number
             shown.append(interval(score.low, score.value, score.high, whole, title))
-    about = f", 95 % in {within}" if within else ""
-    return [*shown, element("p", _data(metric), about, class_="interval")]
+    has_interval = within and within != NO_INTERVAL
+    about = f", 95 % in {within}" if has_interval else f", {within}" if within else ""
+    shown.append(element("p", _data(metric), about, class_="interval"))
+    found = outcome.difference(stage, metric)
+    if found is not None:
+        text = f"to the input model {difference_text(found, score)}"
+        shown.append(element("p", text, class_="interval"))
+    return shown
 
 
 def _whole(metric: str, score: Score, outcome: Outcome) -> float:
@@ -173,37 +180,13 @@ def _whole(metric: str, score: Score, outcome: Outcome) -> float:
     return max((high for high in highs if 0 < high < math.inf), default=1.0)
 
 
-def _split(text: str) -> tuple[str, str]:
-    """Return a score's value and its interval, of "96.2 % (94.3-97.4)"."""
-    value, _, within = text.partition(" (")
-    return value, within.removesuffix(")")
-
-
 # Scores, training, costs
 
 
 def _scores(outcome: Outcome) -> Markup:
-    header, last = table.header(outcome), len(outcome.stages) - 1
-    metrics = len(header) - 4  # between the stage and its size, time, memory
-    titles = [
-        element("th", name, scope="col", class_="number" if index else None)
-        for index, name in enumerate(header)
-    ]
-    rows = []
-    for number, row in enumerate(table.rows(outcome)):
-        cells = [element("th", row[0], scope="row")]
-        for index, text in enumerate(row[1:]):
-            value, within = _split(text) if index < metrics else (text, "")
-            small = [element("small", f" ({within})")] if within else []
-            cells.append(element("td", value, *small, class_="number"))
-        rows.append(element("tr", *cells, class_="final" if number == last else None))
-    shown = element(
-        "table",
-        element("thead", element("tr", *titles)),
-        element("tbody", together(rows)),
-    )
-    about = "In brackets the 95 % interval." if metrics else ""
-    return _section("Scores", _scrolling(shown, "Scores of each stage"), about=about)
+    about = table.legend(outcome) or ("In ( ) the 95 % interval." if table.columns(outcome) else "")
+    shown = _scrolling(scores_table(outcome), "Scores of each stage")
+    return _section("Scores", shown, about=about)
 
 
 def _scrolling(shown: Markup, label: str) -> Markup:

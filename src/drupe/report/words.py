@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from drupe.outcome import Score
+from drupe.core.paired import Difference
+from drupe.outcome import Number, Score
 
 
 def size(count: float) -> str:
@@ -33,21 +34,51 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+NO_INTERVAL = "no interval"
+
+
 def score_text(score: Score | None) -> str:
     """Return a score with its 95 % interval, or what there is in its place."""
     if score is None:
         return ""
     if score.value is None:
         return "not run"
-    named = score.more.get("unit")
-    if named == "bytes":
-        return size(score.value)
-    told = f" {named}" if named else ""
-    scale, form, unit = (100, ".1f", " %") if score.metric == "accuracy" else (1, ".4g", told)
-    text = f"{scale * score.value:{form}}{unit}"
-    if score.low is None or score.high is None:
-        return text
-    return f"{text} ({scale * score.low:{form}}-{scale * score.high:{form}})"
+    number = Number(score.value, score.low, score.high)
+    if score.more.get("unit") == "bytes":
+        return size(number.value) + _marked(number, exact=score.metric == "size")
+    return number_text(number, share=_is_share(score), unit=score.more.get("unit", ""))
+
+
+def number_text(number: Number, *, share: bool = False, unit: str = "") -> str:
+    """Return a number with its 95 % interval; one that has none is marked.
+
+    share: whether it is told in percent. unit: what else it is told in.
+    """
+    scale, form = (100, ".1f") if share else (1, ".4g")
+    told = " %" if share else f" {unit}".rstrip()
+    text = f"{scale * number.value:{form}}{told}"
+    if number.low is None or number.high is None:
+        return text + _marked(number)
+    return f"{text} ({scale * number.low:{form}}-{scale * number.high:{form}})"
+
+
+def _marked(number: Number, *, exact: bool = False) -> str:
+    """Return the mark of a number that was measured once, and may be another next time."""
+    has_none = number.low is None or number.high is None
+    return f" ({NO_INTERVAL})" if has_none and not exact else ""
+
+
+def difference_text(found: Difference, score: Score) -> str:
+    """Return a difference with its 95 % interval: +71.2 points [+67.4, +75.0]."""
+    scale, form, unit = (100, "+.1f", " points") if _is_share(score) else (1, "+.4g", "")
+    text = f"{scale * found.value:{form}}{unit}"
+    if found.low is None or found.high is None:
+        return f"{text} [{NO_INTERVAL}]"
+    return f"{text} [{scale * found.low:{form}}, {scale * found.high:{form}}]"
+
+
+def _is_share(score: Score) -> bool:
+    return score.metric == "accuracy"
 
 
 def machine(described: dict[str, Any]) -> str:
