@@ -168,24 +168,19 @@ def test_scores_are_those_of_a_plain_loop(
 
 
 def test_choices_of_one_token_share_the_prompt(checkpoint: Model) -> None:
-    questions = accuracy._questions(opened(checkpoint), ["Is it:\n"], ["a", "b", "c"], special=True)
-    assert [len(asked) for asked in questions.values()] == [3]
+    asked = accuracy._asked(opened(checkpoint), "Is it:\n", ["a", "b", "c"], True)
+    assert len({each.read for each in asked}) == 1
 
 
 def test_a_choice_that_begins_another_is_told_apart_by_its_end(checkpoint: Model) -> None:
     runtime = opened(checkpoint)
-    questions = accuracy._questions(runtime, ["It is:\n"], ["q", "qx"], special=True)
-    ends = [asked.answer[-1] for group in questions.values() for asked in group]
-    assert ends == [runtime.tokenizer.eos_token_id] * 2
+    asked = accuracy._asked(runtime, "It is:\n", ["q", "qx"], True)
+    assert [each.answer[-1] for each in asked] == [runtime.tokenizer.eos_token_id] * 2
 
 
 def test_a_prompt_beyond_the_context_loses_its_beginning(checkpoint: Model) -> None:
-    runtime = opened(checkpoint)
-    questions = accuracy._questions(runtime, ["word " * 200], ["a", "sadness"], special=True)
-    for ids, asked in questions.items():
-        assert len(ids) == CONTEXT_LENGTH
-        for question in asked:
-            assert question.start + len(question.answer) == CONTEXT_LENGTH + 1
+    for each in accuracy._asked(opened(checkpoint), "word " * 200, ["a", "sadness"], True):
+        assert len(each.read) == CONTEXT_LENGTH
 
 
 def test_accuracy_writes_a_score_and_items_for_comparisons(

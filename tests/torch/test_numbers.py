@@ -220,7 +220,7 @@ def test_the_divergence_is_that_of_a_plain_loop(
     # Each row ends with its end of text, which is predicted like the other tokens.
     texts = [f"### Text: {row['phrase']}\n### The tone is:\n{row['tone']}" for row in rows]
     kl, same = divergences(checkpoint.path, onnx, texts)
-    assert score["value"] == pytest.approx(kl, rel=1e-3)  # measured: 3e-6
+    assert score["value"] == pytest.approx(kl, rel=1e-3)  # measured: 5e-5, of 2.2e-4 nats
     assert score["sub_types"]["same_top_1"]["value"] == pytest.approx(same, abs=1e-9)
     assert 0 < score["low"] < score["value"] < score["high"]
     assert "flips" not in score["sub_types"]
@@ -315,7 +315,7 @@ def test_a_verdict_is_wrong_no_more_often_than_it_says() -> None:
             0.7,
         )
         wrong += told["decided"]["verdict"] != "undecided"
-    assert wrong <= 20  # measured: 11 of 400
+    assert wrong <= 20  # measured: 12 of 400
 
 
 def test_the_same_rows_are_asked_each_time_and_first_looks_are_the_widest() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,10 @@ from drupe.core.intervals import wilson
 from drupe.core.job import Job
 from drupe.core.model import Model
 from drupe.data import load, text_template
+from drupe.evaluate import scoring
 from drupe.evaluate.metrics import Accuracy
 from drupe.evaluate.runtimes import NotRunHereError, Runtime, open_runtime, write_skipped
+from drupe.evaluate.scoring import likelihoods
 from drupe.evaluate.sequential import decided
 
 WHERE = "Accuracy"
@@ -161,16 +162,6 @@ def choices_of(given: Sequence[str] | None, right: Sequence[str]) -> list[str]:
     return choices
 
 
-@dataclass(frozen=True)
-class _Question:
-    """One choice of one row: after the input's `start - 1` come the tokens `answer`."""
-
-    row: int
-    choice: int
-    start: int
-    answer: tuple[int, ...]
-
-
 def choice_scores(
     runtime: Runtime, prompts: Sequence[str], choices: Sequence[str], *, special: bool, job: Job
 ) -> torch.Tensor:
@@ -178,43 +169,30 @@ def choice_scores(
 
     special: put the tokenizer's begin of text before the prompt, as in training.
     """
-    questions = _questions(runtime, prompts, choices, special=special)
-    inputs = list(questions)
-    scores = torch.full((len(prompts), len(choices)), -math.inf, dtype=torch.float64)
-    done = 0
-    for batch in runtime.batches(inputs):
-        logits = runtime.logits([inputs[index] for index in batch])
-        for place, index in enumerate(batch):
-            _score(questions[inputs[index]], logits[place], scores)
-        done += len(batch)
-        job.progress("accuracy", done * len(prompts) / len(inputs), len(prompts), "rows")
-    return scores
+    asked = [each for prompt in prompts for each in _asked(runtime, prompt, choices, special)]
+
+    def progress(done: int, total: int) -> None:
+        job.progress("accuracy", done * len(prompts) / total, len(prompts), "rows")
+
+    found = [each.log_probability for each in likelihoods(runtime, asked, progress)]
+    return torch.tensor(found, dtype=torch.float64).view(len(prompts), len(choices))
 
 
-def _questions(
-    runtime: Runtime, prompts: Sequence[str], choices: Sequence[str], *, special: bool
-) -> dict[tuple[int, ...], list[_Question]]:
-    """Return the distinct inputs to run, each with the questions that its logits answer.
-
-    An input is a prompt and a choice without its last token, which is only predicted: choices of
-    one token share the prompt by themselves.
-    """
-    found: dict[tuple[int, ...], list[_Question]] = {}
-    for row, prompt in enumerate(prompts):
-        prompt_ids = runtime.encode(prompt, special=special)
-        whole = [runtime.encode(prompt + choice, special=special) for choice in choices]
-        starts = [common_prefix(prompt_ids, ids) for ids in whole]
-        answers = [ids[start:] for ids, start in zip(whole, starts, strict=True)]
-        if _one_begins_another(answers) and runtime.tokenizer.eos_token_id is not None:
-            # "no" is never less likely than "none": let the end of the text tell them apart.
-            whole = [[*ids, runtime.tokenizer.eos_token_id] for ids in whole]
-        for choice, (ids, start) in enumerate(zip(whole, starts, strict=True)):
-            cut = max(0, len(ids) - 1 - runtime.context_length)  # the prompt's beginning goes
-            first = max(1, start - cut)  # nothing predicts a text's first token
-            kept = ids[cut:]
-            question = _Question(row, choice, first, tuple(kept[first:]))
-            found.setdefault(tuple(kept[:-1]), []).append(question)
-    return found
+def _asked(
+    runtime: Runtime, prompt: str, choices: Sequence[str], special: bool
+) -> list[scoring.Asked]:
+    """Return each choice after the prompt, in tokens."""
+    prompt_ids = runtime.encode(prompt, special=special)
+    whole = [runtime.encode(prompt + choice, special=special) for choice in choices]
+    starts = [common_prefix(prompt_ids, ids) for ids in whole]
+    answers = [ids[start:] for ids, start in zip(whole, starts, strict=True)]
+    if _one_begins_another(answers) and runtime.tokenizer.eos_token_id is not None:
+        # "no" is never less likely than "none": let the end of the text tell them apart.
+        whole = [[*ids, runtime.tokenizer.eos_token_id] for ids in whole]
+    return [
+        scoring.asked_within(ids, start, runtime.context_length)
+        for ids, start in zip(whole, starts, strict=True)
+    ]
 
 
 def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
@@ -230,19 +208,6 @@ def common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
 def _one_begins_another(answers: Sequence[Sequence[int]]) -> bool:
     ordered = sorted(map(tuple, answers))
     return any(after[: len(before)] == before for before, after in itertools.pairwise(ordered))
-
-
-def _score(
-    questions: Sequence[_Question],
-    logits: torch.Tensor,  # (length, vocabulary), float32
-    scores: torch.Tensor,  # (rows, choices), float64, written to
-) -> None:
-    first = min(question.start for question in questions)
-    log_probabilities = logits[first - 1 :].log_softmax(-1)
-    for question in questions:
-        answer = torch.tensor(question.answer)
-        places = torch.arange(len(answer)) + question.start - first
-        scores[question.row, question.choice] = log_probabilities[places, answer].double().sum()
 
 
 def _write(

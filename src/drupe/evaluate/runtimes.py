@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -175,24 +176,92 @@ class OnnxRuntime(Runtime):
         # The graph names the size of a head by a symbol; the settings have the number.
         self._head_size = int(decoder["head_size"])
         self._key_value_heads = int(decoder["num_key_value_heads"])
+        self._inputs = {item.name: ONNX_DTYPES[item.type] for item in self._session.get_inputs()}
+        self._present = self._caches(decoder)
+
+    def _caches(self, decoder: dict[str, Any]) -> dict[str, str]:
+        """Return {input of a cache: the output that holds it a run later}; {} where none is known.
+
+        An input that is neither (the state of a layer without attention) cannot be gone on from.
+        """
+        given = {item.name for item in self._session.get_outputs()}
+        found = {
+            self._names[f"past_{part}_names"] % layer: decoder["outputs"][f"present_{part}_names"]
+            % layer
+            for part in ("key", "value")
+            for layer in range(int(decoder["num_hidden_layers"]))
+            if f"past_{part}_names" in self._names
+        }
+        own = ("input_ids", "attention_mask", "position_ids")
+        others = set(self._inputs) - {self._names.get(name) for name in own}
+        return found if others == set(found) and set(found.values()) <= given else {}
+
+    @property
+    def keeps_past(self) -> bool:
+        """Whether a run can go on where another ended."""
+        return bool(self._present)
+
+    @property
+    def past_bytes(self) -> int:
+        """Bytes of the keys and values of one token."""
+        one = self._key_value_heads * self._head_size
+        return sum(one * np.dtype(self._inputs[name]).itemsize for name in self._present)
 
     def logits(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return the logits of id lists of equal length: (batch, length, vocabulary), float32."""
-        (found,) = self._session.run([self._output], self._feeds(np.asarray(batch)))
+        ids = np.asarray(batch)
+        (found,) = self._session.run([self._output], self._feeds(ids, self._empty(len(ids)), 0))
         return torch.from_numpy(found.astype(np.float32, copy=False))
 
-    def _feeds(self, ids: np.ndarray[Any, Any]) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the session's inputs for ids (batch, length) and an empty cache."""
+    def begin(self, ids: np.ndarray[Any, Any]) -> tuple[torch.Tensor, Past]:
+        """Return the logits of ids (batch, length), and what a run goes on from."""
+        return self.go_on(ids, self._empty(len(ids)), 0)
+
+    def go_on(self, ids: np.ndarray[Any, Any], past: Past, start: int) -> tuple[torch.Tensor, Past]:
+        """Return the logits of ids (batch, length) behind `start` tokens that `past` holds.
+
+        More than one token behind others: of a batch of one alone.
+        """
+        names = [self._output, *self._present.values()]
+        found, *caches = self._session.run(names, self._feeds(ids, past, start))
+        logits = torch.from_numpy(found.astype(np.float32, copy=False))
+        return logits, Past(dict(zip(self._present, caches, strict=True)))
+
+    def _empty(self, rows: int) -> Past:
+        shape = (rows, self._key_value_heads, 0, self._head_size)
+        own = {self._names.get(name) for name in ("input_ids", "attention_mask", "position_ids")}
+        return Past(
+            {name: np.zeros(shape, kind) for name, kind in self._inputs.items() if name not in own}
+        )
+
+    def _feeds(
+        self, ids: np.ndarray[Any, Any], past: Past, start: int
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the session's inputs for ids (batch, length) behind `start` others."""
+        rows, length = ids.shape
+        places = np.broadcast_to(np.arange(start, start + length), ids.shape)
         known = {
             self._names.get("input_ids"): ids,
-            self._names.get("attention_mask"): np.ones_like(ids),
-            self._names.get("position_ids"): np.broadcast_to(np.arange(ids.shape[1]), ids.shape),
+            self._names.get("attention_mask"): np.ones((rows, start + length)),
+            self._names.get("position_ids"): places,
+            **past.caches,
         }
-        empty = np.zeros((len(ids), self._key_value_heads, 0, self._head_size))
-        return {
-            item.name: known.get(item.name, empty).astype(ONNX_DTYPES[item.type])
-            for item in self._session.get_inputs()
-        }
+        return {name: known[name].astype(kind, copy=False) for name, kind in self._inputs.items()}
+
+
+@dataclass(frozen=True)
+class Past:
+    """The keys and values of what was read: {input: (rows, heads, tokens, head size)}."""
+
+    caches: Mapping[str | None, np.ndarray[Any, Any]]
+
+    def rows(self, places: Sequence[int]) -> Past:
+        """Return those of some rows, in this order; a row may be there more than once."""
+        count = next(iter(self.caches.values())).shape[0]
+        if list(places) == list(range(count)):
+            return self
+        chosen = np.asarray(places, np.int64)
+        return Past({name: cache[chosen] for name, cache in self.caches.items()})
 
 
 def _end_tokens(settings: Any, tokenizer: PreTrainedTokenizerBase) -> set[int]:
