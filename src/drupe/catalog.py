@@ -27,6 +27,8 @@ METRICS = Registry(
         "Accuracy": "drupe.evaluate.metrics:Accuracy",
         "Perplexity": "drupe.evaluate.metrics:Perplexity",
         "KLDivergence": "drupe.evaluate.metrics:KLDivergence",
+        "LmEval": "drupe.evaluate.metrics:LmEval",
+        "Custom": "drupe.evaluate.metrics:Custom",
         "Answers": "drupe.evaluate.metrics:Answers",
         "Latency": "drupe.evaluate.cost_metrics:Latency",
         "Throughput": "drupe.evaluate.cost_metrics:Throughput",

@@ -108,11 +108,22 @@ class Stage:
     peak_bytes: int
     facts: dict[str, Any]
     scores: dict[str, Score]
-    answers: dict[str, list[Any]]
+    answers: dict[str, Any]
     proof: Score | None
     goldens: dict[str, Any] | None = None
     machine: dict[str, Any] = field(default_factory=dict)
     within: str | None = None
+
+    def rows_of(self, metric: str, number: str = "") -> tuple[str, list[Any]]:
+        """Return how the rows behind a number are read (see `core.paired`), and the rows."""
+        score, rows = self.scores.get(metric), self.answers.get(metric)
+        how = score.more.get("paired") if score is not None else None
+        if isinstance(how, dict) and isinstance(rows, dict):  # of several numbers
+            number = number or next(iter(score.more.get("sub_types", how)) if score else iter(how))
+            how, rows = how.get(number), rows.get(number)
+        elif number:
+            return "", []
+        return (how, rows) if isinstance(how, str) and isinstance(rows, list) else ("", [])
 
 
 @dataclass(frozen=True)
@@ -133,18 +144,17 @@ class Outcome:
         """The stage at the end of the chain."""
         return self.stages[-1]
 
-    def difference(self, stage: Stage, metric: str) -> Difference | None:
-        """Return how much larger a metric's value is than the input model's, on the same rows.
+    def difference(self, stage: Stage, metric: str, number: str = "") -> Difference | None:
+        """Return how much larger a metric's number is than the input model's, on the same rows.
 
-        None of the input model itself, and where the two were not asked the same.
+        number: by its name, "" the metric's own. None of the input model itself, and where the
+        two were not asked the same.
         """
         first = self.stages[0]
-        if stage is first or metric not in stage.answers or metric not in first.answers:
+        if stage is first:
             return None
-        how, other = (each.scores[metric].more.get("paired") for each in (stage, first))
-        if how is None or how != other:
-            return None
-        return difference(how, stage.answers[metric], first.answers[metric])
+        (how, ours), (other, theirs) = (each.rows_of(metric, number) for each in (stage, first))
+        return difference(how, ours, theirs) if how == other else None
 
     @property
     def scores(self) -> dict[str, Score]:

@@ -19,7 +19,7 @@ from drupe.core.intervals import wilson
 from drupe.core.model import Model
 from drupe.core.target import Target
 from drupe.evaluate import accuracy, kl_divergence, numbers, sequential
-from drupe.evaluate.generated import first_line, speaker
+from drupe.evaluate.generated import TorchSpeaker, first_line, speaker
 from drupe.evaluate.metrics import Accuracy, KLDivergence, NumberArguments
 from drupe.evaluate.runtimes import open_runtime
 from drupe.export.native import export
@@ -160,8 +160,10 @@ def test_what_is_said_is_what_transformers_generates(
         ids = tokenizer(prompt, return_tensors="pt")["input_ids"]
         theirs = network.generate(ids, max_new_tokens=8, do_sample=False)[0, ids.shape[1] :]
         text = tokenizer.decode(theirs, skip_special_tokens=True)
-        assert speak(prompt, 8, special=True) == first_line(text)
-        assert deployed(prompt, 8, special=True), "int4 may say otherwise, but it says something"
+        assert speak.first_line(prompt, 8, special=True) == first_line(text)
+        assert deployed.first_line(prompt, 8, special=True), (
+            "int4 may say otherwise, but it says something"
+        )
 
 
 def test_the_first_line_is_the_answer() -> None:
@@ -171,7 +173,8 @@ def test_the_first_line_is_the_answer() -> None:
 
 def test_a_long_prompt_loses_its_beginning(checkpoint: Model, onnx: Model) -> None:
     for model in (checkpoint, onnx):
-        assert isinstance(speaker(model, Target(), 1)("word " * 300, 4, special=True), str)
+        said = speaker(model, Target(), 1).first_line("word " * 300, 4, special=True)
+        assert isinstance(said, str)
 
 
 def test_accuracy_of_what_is_said(
@@ -179,9 +182,7 @@ def test_accuracy_of_what_is_said(
 ) -> None:
     rows = tone_rows(12)
     said = iter([row["tone"] for row in rows[:9]] + ["Joy!", "", "it is joy"])
-    monkeypatch.setattr(
-        "drupe.evaluate.generated._of_torch", lambda runtime: lambda *a, **also: next(said)
-    )
+    monkeypatch.setattr(TorchSpeaker, "texts", lambda self, ids, most: iter([next(said)]))
     metric = Accuracy(data_config=data(tmp_path, rows), target=Target(), answer="generated")
     accuracy.measure(metric, checkpoint, tmp_path, job(tmp_path))
     score = score_of(tmp_path)

@@ -1,4 +1,4 @@
-"""A user's own function that makes the text of a row.  Its code runs in a step's process alone."""
+"""A user's own functions, whose code runs in a step's process alone; one makes a row's text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def formatting_function(preprocess: TextPreprocess) -> Callable[[Mapping[str, An
     script, name = preprocess.user_script, preprocess.text_formatting_func
     if script is None or name is None:
         raise DrupeError("user_script", "names no code", "Name user_script beside the function.")
-    function = getattr(_loaded(script, preprocess.script_dir), name, None)
+    function = getattr(loaded(script, preprocess.script_dir), name, None)
     if not callable(function):
         what = f'has no function "{name}"'
         raise DrupeError(str(script), what, "Mend the name in text_formatting_func.")
@@ -42,7 +42,8 @@ def formatting_function(preprocess: TextPreprocess) -> Callable[[Mapping[str, An
     return text
 
 
-def _loaded(script: Path, folder: Path | None) -> Any:
+def loaded(script: Path, folder: Path | None) -> Any:
+    """Return a script as a module, freshly loaded; raises DrupeError for one that fails."""
     spec = importlib.util.spec_from_file_location(MODULE, script)
     if spec is None or spec.loader is None:
         raise DrupeError(str(script), "is no Python file", "Name a .py file.")

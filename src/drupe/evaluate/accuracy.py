@@ -108,7 +108,7 @@ def _write_generated(metric: Accuracy, model: Model, asked: Asked, out: Path, jo
     def hits(some: Asked) -> list[tuple[str, str]]:
         found = []
         for number, (prompt, truth) in enumerate(zip(some.prompts, some.right, strict=True), 1):
-            said = speak(prompt, metric.max_new_tokens, special=some.special)
+            said = speak.first_line(prompt, metric.max_new_tokens, special=some.special)
             found.append((said, truth.strip()))
             job.progress("answers", number, len(some.prompts), "rows")
         return found

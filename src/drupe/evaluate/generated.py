@@ -1,15 +1,14 @@
-"""What a model says after a prompt, its likeliest token each time: the first line of it.
+"""What a model says after a prompt, its likeliest token each time.
 
 A checkpoint speaks by transformers, an exported model by ONNX Runtime GenAI, as it is deployed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 
 import onnxruntime
-import torch
 
 from drupe.core.model import KINDS, Model
 from drupe.core.target import Target
@@ -17,50 +16,77 @@ from drupe.evaluate.chat import Chat
 from drupe.evaluate.runtimes import TorchRuntime, check_provider
 
 
-class Speaker(Protocol):
-    """Returns the first line that a model says after a prompt."""
+class Speaker(ABC):
+    """A model that speaks. context_length: most tokens of a prompt and what is said."""
 
-    def __call__(self, prompt: str, most: int, *, special: bool) -> str:
-        """Return it: of at most `most` tokens, white space around it taken off."""
+    context_length: int
+
+    @abstractmethod
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Return the ids of a text; special: after begin of text if the tokenizer has it so."""
+
+    @abstractmethod
+    def texts(self, ids: Sequence[int], most: int) -> Iterator[str]:
+        """Yield all that is said after `ids` so far, longer each time, in at most `most` tokens."""
+
+    def kept(self, ids: Sequence[int], most: int) -> list[int]:
+        """Return the end of a prompt that leaves room for `most` tokens."""
+        return list(ids)[-max(1, self.context_length - most - 1) :]
+
+    def first_line(self, prompt: str, most: int, *, special: bool) -> str:
+        """Return the first line of what is said after a prompt."""
+        said = ""
+        for said in self.texts(self.kept(self.encode(prompt, special=special), most), most):
+            if "\n" in said.lstrip():
+                break
+        return first_line(said)
 
 
 def speaker(model: Model, target: Target, threads: int) -> Speaker:
     """Return what speaks for `model`; raises NotRunHereError where it cannot be run here."""
     if KINDS[model.kind].on_target:
         check_provider(target, onnxruntime.get_available_providers())
-        return _of_genai(Chat(model.path))
-    return _of_torch(TorchRuntime(model, threads))
+        return GenAISpeaker(Chat(model.path))
+    return TorchSpeaker(TorchRuntime(model, threads))
 
 
-def _of_genai(chat: Chat) -> Speaker:
-    def speak(prompt: str, most: int, *, special: bool) -> str:
-        pieces: list[str] = []
-        ids = chat.encode(prompt, special=special)[-max(1, chat.context_length - most - 1) :]
-        for piece in chat.pieces(ids, most):
-            pieces.append(piece)
-            if "\n" in "".join(pieces).lstrip():
-                break
-        return first_line("".join(pieces))
+class GenAISpeaker(Speaker):
+    """An exported model, by ONNX Runtime GenAI."""
 
-    return speak
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+        self.context_length = chat.context_length
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Return the ids by GenAI's tokenizer."""
+        return self._chat.encode(text, special=special)
+
+    def texts(self, ids: Sequence[int], most: int) -> Iterator[str]:
+        """Yield what is said so far."""
+        said = ""
+        for piece in self._chat.pieces(ids, most):
+            said += piece
+            yield said
 
 
-def _of_torch(runtime: TorchRuntime) -> Speaker:
-    def speak(prompt: str, most: int, *, special: bool) -> str:
-        ids = runtime.encode(prompt, special=special)[-max(1, runtime.context_length - most - 1) :]
+class TorchSpeaker(Speaker):
+    """A checkpoint, or an adapter on its base, by transformers."""
+
+    def __init__(self, runtime: TorchRuntime) -> None:
+        self._runtime = runtime
+        self.context_length = runtime.context_length
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Return the ids by the checkpoint's tokenizer."""
+        return self._runtime.encode(text, special=special)
+
+    def texts(self, ids: Sequence[int], most: int) -> Iterator[str]:
+        """Yield what is said so far."""
         said: list[int] = []
-        for token in runtime.greedy(ids, most):
+        for token in self._runtime.greedy(ids, most):
             said.append(token)
-            if "\n" in _text(runtime, said).lstrip():
-                break
-        return first_line(_text(runtime, said))
-
-    return speak
-
-
-def _text(runtime: TorchRuntime, ids: Sequence[int]) -> str:
-    text: str = runtime.tokenizer.decode(torch.tensor(ids), skip_special_tokens=True)
-    return text
+            text: str = self._runtime.tokenizer.decode(said, skip_special_tokens=True)
+            yield text
 
 
 def first_line(text: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from drupe.core.dataset import Dataset, Names
 from drupe.core.declared import Declared
@@ -28,6 +28,14 @@ JUDGED = ("hf", "hf-adapter", "onnx-genai")
 SCORING_LIBRARIES = ("torch", "transformers", "tokenizers", "peft", "datasets", "onnxruntime")
 Number = Literal["accuracy_score", "f1_score", "precision", "recall", "auroc"]
 NUMBERS: tuple[str, ...] = get_args(Number)
+# Whether more is better of what lm-eval's tasks give.
+NUMBERS_OF_TASKS = {
+    **dict.fromkeys(("acc", "acc_norm", "acc_mutual_info", "acc_bytes", "exact_match"), True),
+    **dict.fromkeys(("f1", "em", "mcc", "bleu", "chrf", "rouge1", "rouge2", "rougeL"), True),
+    **dict.fromkeys(("pass@1", "pass_at_1", "likelihood_diff", "contains"), True),
+    **dict.fromkeys(("perplexity", "word_perplexity", "byte_perplexity"), False),
+    **dict.fromkeys(("bits_per_byte", "brier_score", "ter"), False),
+}
 Bounds = tuple[float | None, float | None]
 
 
@@ -211,6 +219,111 @@ class KLDivergence(RowsMetric):
     def giving(self, names: tuple[str, ...]) -> Self:
         """Return the metric as it counts flips where they are named."""
         return self.model_copy(update={"flips": True}) if "flips" in names else self
+
+
+class LmEval(Metric):
+    """Tasks of lm-evaluation-harness, asked of the model as it is deployed.
+
+    Its numbers are named TASK.NUMBER ("arc_easy.acc_norm"), where a filter of the task's gives
+    them TASK.NUMBER.FILTER. A task of the Hub fetches its rows from there, as lm-eval does.
+    """
+
+    takes = JUDGED
+    libraries = (*SCORING_LIBRARIES, "lm-eval")
+    extra = "eval"
+    preload = SCORING_PRELOAD
+    work = "drupe.evaluate.lm_eval_tasks:measure"
+
+    tasks: Names = Field(min_length=1)
+    target: Target
+    include_path: Path | None = None
+    """A folder of tasks of your own; paths that they name are relative to it."""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Examples before each question; None: as the task has it."""
+    limit: float | None = Field(default=None, gt=0)
+    """Below 1 the fraction, from 1 on the number of questions of each task."""
+    apply_chat_template: bool = False
+    system_instruction: str | None = None
+    max_length: int | None = Field(default=None, ge=2)
+    """The longest text in tokens; None: the model's context."""
+    max_gen_toks: int = Field(default=256, ge=1)
+    """The longest answer, where the task does not say."""
+    log_samples: bool = False
+    """Keep each question with what was answered: samples.jsonl in the result."""
+    confirm_run_unsafe_code: bool = False
+    """Allow tasks that run what the model writes."""
+
+    def direction(self, name: str) -> bool | None:
+        """Return whether more is better, by what lm-eval's numbers are called."""
+        parts = name.split(".")
+        found = [NUMBERS_OF_TASKS[part] for part in parts[1:] if part in NUMBERS_OF_TASKS]
+        return found[0] if found else None
+
+    def deciding_libraries(self) -> tuple[str, ...]:
+        """Return the runtime that speaks too: some tasks ask for an answer that is said."""
+        return (*self.libraries, "onnxruntime-genai")
+
+    def work_units(self, model_bytes: int) -> float:
+        """Return how many questions are asked, as far as is known, times the model's bytes."""
+        asked = self.limit if self.limit is not None and self.limit >= 1 else 1000
+        return float(asked * len(self.tasks) * model_bytes)
+
+
+class Custom(Metric):
+    """Numbers by a function of your own; its code runs in the step's process alone.
+
+    evaluate_func(model, data_dir, batch_size, device, execution_providers) judges the model itself;
+    metric_func(model_output, targets) judges the answers to rows: model_output.preds, the likeliest
+    choices, model_output.logits, the choices' log-probabilities. Either returns a number, or
+    {name: number}, or {name: {"value", "low", "high"}}.
+    """
+
+    takes = JUDGED
+    libraries = SCORING_LIBRARIES
+    extra = "cpu"
+    preload = SCORING_PRELOAD
+    work = "drupe.evaluate.custom:measure"
+
+    user_script: Path
+    """A Python file with the function."""
+    target: Target
+    script_dir: Path | None = None
+    """A folder from which the script imports."""
+    evaluate_func: str | None = None
+    evaluate_func_kwargs: dict[str, Any] = Field(default={})
+    metric_func: str | None = None
+    metric_func_kwargs: dict[str, Any] = Field(default={})
+    data_dir: Path | None = None
+    """A folder that evaluate_func is given."""
+    batch_size: int = Field(default=1, ge=1)
+    data_config: Dataset | None = None
+    """The rows that metric_func judges, as Accuracy reads them."""
+    names: Names | None = None
+    """What the function's numbers are called; of one that returns a single number, its name.
+    Those that `sub_types` names, unless it is written."""
+
+    @model_validator(mode="after")
+    def _has_one_function(self) -> Self:
+        if (self.evaluate_func is None) == (self.metric_func is None):
+            raise ValueError("evaluate_func or metric_func: one of them")
+        if self.metric_func is not None and self.data_config is None:
+            raise ValueError("metric_func judges the answers to rows: name data_config")
+        return self
+
+    def giving(self, names: tuple[str, ...]) -> Self:
+        """Return the metric with the names of its numbers."""
+        return self if self.names or not names else self.model_copy(update={"names": names})
+
+    def without_effect(self) -> list[Idle]:
+        """Return what only the other function makes use of."""
+        others: tuple[str, ...]
+        if self.evaluate_func is None:
+            others = ("evaluate_func_kwargs", "data_dir", "batch_size")
+        else:
+            others = ("metric_func_kwargs", "data_config")
+        written = [name for name in others if name in self.model_fields_set]
+        function = "metric_func" if self.evaluate_func is None else "evaluate_func"
+        return [Idle((name,), f"has no effect beside {function}") for name in written]
 
 
 class Answers(RowsMetric):

@@ -95,9 +95,12 @@ class Runtime(ABC):
 
 
 class TorchRuntime(Runtime):
-    """A Hugging Face checkpoint, or an adapter on its base, in torch on the CPU."""
+    """A Hugging Face checkpoint, or an adapter on its base, in torch on the CPU.
 
-    def __init__(self, model: Model, threads: int) -> None:
+    dtype: in which it is loaded; None: as `scoring_dtype` says.
+    """
+
+    def __init__(self, model: Model, threads: int, dtype: torch.dtype | None = None) -> None:
         torch.set_num_threads(threads)
         checkpoint = model.base if model.kind == "hf-adapter" else model
         if checkpoint is None:
@@ -108,7 +111,7 @@ class TorchRuntime(Runtime):
             )
         has_tokenizer = (model.path / "tokenizer_config.json").is_file()
         self.tokenizer = load_tokenizer(model if has_tokenizer else checkpoint)
-        network = load_causal_lm(checkpoint, scoring_dtype(checkpoint.path))
+        network = load_causal_lm(checkpoint, dtype or scoring_dtype(checkpoint.path))
         if model.kind == "hf-adapter":
             quantized = quantized_base(model.path)
             if quantized is not None:  # scored as it was trained, in whichever type scoring is done
@@ -116,14 +119,14 @@ class TorchRuntime(Runtime):
 
                 dequantize_in_place(network, quantized)
             network = PeftModel.from_pretrained(network, model.path)
-        self._network = network.eval()
+        self.network = network.eval()
         self.context_length = int(getattr(network.config, "max_position_embeddings", 2**31))
         self.vocabulary = int(network.get_input_embeddings().weight.shape[0])
 
     def logits(self, batch: Sequence[Sequence[int]]) -> torch.Tensor:
         """Return the logits of id lists of equal length: (batch, length, vocabulary), float32."""
         with torch.inference_mode():
-            found: torch.Tensor = self._network(torch.tensor(batch), use_cache=False).logits
+            found: torch.Tensor = self.network(torch.tensor(batch), use_cache=False).logits
         return found.float()
 
     def greedy(self, ids: Sequence[int], most: int) -> Iterator[int]:
@@ -131,11 +134,11 @@ class TorchRuntime(Runtime):
 
         most: how many tokens at most.
         """
-        ends = _end_tokens(self._network.generation_config, self.tokenizer)
+        ends = _end_tokens(self.network.generation_config, self.tokenizer)
         read, cache = torch.tensor([list(ids)]), None
         for _ in range(most):
             with torch.inference_mode():
-                found = self._network(read, past_key_values=cache, use_cache=True)
+                found = self.network(read, past_key_values=cache, use_cache=True)
             token = int(found.logits[0, -1].argmax())
             if token in ends:
                 return

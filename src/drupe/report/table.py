@@ -49,8 +49,10 @@ def columns(outcome: Outcome) -> list[Column]:
         for name, score in stage.scores.items():
             if score.value is not None or score.skipped is not None:
                 found[Column(name)] = None
-            own = next(iter(score.more.get("sub_types", ())), None)
-            for number in asked.get(name, ()):
+            given = list(score.more.get("sub_types", ()))
+            own = given[0] if given and score.value is not None else None
+            # Where no number is the metric's own, all of them are what it was asked for.
+            for number in asked.get(name) or (given if score.value is None else ()):
                 if number not in (own, score.metric) and score.number(number) is not None:
                     found[Column(name, number)] = None
     order = list(dict.fromkeys(column.metric for column in found))
@@ -68,7 +70,9 @@ def _cell(column: Column, stage: Stage, outcome: Outcome) -> Cell:
         return Cell("")
     if column.number:
         number = score.number(column.number)
-        return Cell(number_text(number) if number else "")
+        found = outcome.difference(stage, column.metric, column.number)
+        told = difference_text(found, score) if found else ""
+        return Cell(number_text(number) if number else "", told)
     found = outcome.difference(stage, column.metric)
     return Cell(score_text(score), difference_text(found, score) if found else "")
 

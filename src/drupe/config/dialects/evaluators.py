@@ -27,7 +27,7 @@ TYPES = {
 COSTS = ("Latency", "Throughput", "Size")
 LM_EVALUATOR = "LMEvaluator"
 # What an LMEvaluator says of the runtime: what is judged is what is deployed, as it is deployed.
-OF_THE_RUNTIME = ("model_class", "device", "ep", "ep_options", "name")
+OF_THE_RUNTIME = ("model_class", "device", "ep", "ep_options", "name", "batch_size")
 # Of `user_config`: what is about tensors and sessions, which no config here has to describe.
 OF_THE_SESSION = (
     *("inference_settings", "io_bind", "shared_kv_buffer", "input_names", "input_shapes"),
