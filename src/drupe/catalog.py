@@ -19,6 +19,9 @@ PASSES = Registry(
         "LoftQ": "drupe.finetune.passes:LoftQ",
         "MergeAdapterWeights": "drupe.finetune.passes:MergeAdapterWeights",
         "ModelBuilder": "drupe.export.passes:ExportGenAI",
+        "GivenCheckpoint": "drupe.evaluate.passes:GivenCheckpoint",
+        "GivenAdapter": "drupe.evaluate.passes:GivenAdapter",
+        "GivenExport": "drupe.evaluate.passes:GivenExport",
     },
 )
 METRICS = Registry(

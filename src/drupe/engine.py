@@ -103,7 +103,7 @@ def _work(planned: Plan, heard: Listener, force: bool, started: float) -> Outcom
     outcome = Outcome(
         plan=planned,
         stages=tuple(stage_of(planned, name, results) for name in planned.stages),
-        path=model_folder(planned) if len(planned.stages) > 1 else None,
+        path=model_folder(planned) if planned.delivers else None,
         seconds=time.monotonic() - started,
     )
     with full_disk_told(output_folder(planned)):

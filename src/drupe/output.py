@@ -4,6 +4,7 @@ OUTPUT/PASS-PASS-PASS/cpu-cpu_model/   the model, with README.md, its card, and 
 OUTPUT/report.html                     what a person looks at
 OUTPUT/report.json                     stages, scores, versions
 OUTPUT/config.lock.json                the config as it was read, and what pins it
+OUTPUT/items.json                      what the metrics say of each row, for comparisons
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import drupe
-from drupe.core.digest import file_digest
+from drupe.core.digest import file_digest, value_digest
 from drupe.core.errors import Refused
 from drupe.core.files import (
     check_writable,
@@ -36,7 +37,7 @@ from drupe.report.verdict import verdict
 
 FORMAT = 1
 EDITABLE = (".json", ".jinja", ".md", ".txt", ".yaml")
-REPORT, LOCK, PAGE = "report.json", "config.lock.json", "report.html"
+REPORT, LOCK, PAGE, ITEMS = "report.json", "config.lock.json", "report.html", "items.json"
 
 
 def output_folder(planned: Plan) -> Path:
@@ -87,6 +88,7 @@ def write_output(outcome: Outcome, warn: Callable[[str], None]) -> None:
             deliver(outcome.final.model.path, staging)
             write_companions(outcome.final, staging, _name(planned))
             write_atomic(staging / "README.md", model_card(outcome).encode())
+    _write_items(folder / ITEMS, outcome)
     written = _write(folder / REPORT, report(outcome))
     _write_page(folder / PAGE, page(outcome, written))
 
@@ -224,6 +226,36 @@ def _write(file: Path, value: dict[str, Any]) -> dict[str, Any]:
     value = {**value, "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     write_atomic(file, json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
     return value
+
+
+def items(outcome: Outcome) -> dict[str, Any]:
+    """Return {metric: its rows} of the final model, how they are read, and which they are.
+
+    rows: a digest of all that the metric was told; the same digest means the same rows.
+    """
+    stage, found = outcome.final, {}
+    for step in outcome.plan.steps:
+        name = step.name.removeprefix(f"{stage.name}: ")
+        score = stage.scores.get(name)
+        if step.role != "metric" or step.stage != stage.name or name not in stage.answers:
+            continue
+        how = score.more.get("paired") if score is not None else None
+        if how:
+            asked = {**step.parts["fields"], "operation": step.registered}
+            asked.pop("target", None)
+            rows = value_digest(asked)
+            found[name] = {"how": how, "rows": rows, "items": stage.answers[name]}
+    return found
+
+
+def _write_items(file: Path, outcome: Outcome) -> None:
+    """Write what each row gave, unless the data are private."""
+    if outcome.plan.workflow.engine.no_samples:
+        file.unlink(missing_ok=True)
+        return
+    data = json.dumps(items(outcome), ensure_ascii=False).encode() + b"\n"
+    if not (file.is_file() and file.read_bytes() == data):
+        write_atomic(file, data)
 
 
 def _write_page(file: Path, text: str) -> None:

@@ -74,6 +74,12 @@ class Plan:
         both = [each for step in passes for each in (step.inside, step) if each is not None]
         return {step.stage: step for step in both}
 
+    @property
+    def delivers(self) -> bool:
+        """Whether the last pass makes a model that is to be delivered."""
+        made = [step.operation for step in self.steps if step.role == "pass"]
+        return bool(made) and getattr(made[-1], "delivers", True)
+
 
 def make(workflow: Workflow, warn: Callable[[str], None] = lambda text: None) -> Plan:
     """Return the plan of `workflow`. Reads files, writes nothing.
@@ -180,7 +186,7 @@ def _absent(workflow: Workflow) -> Located:
     remote = isinstance(asked.model_path, Remote)
     name = asked.model_path.uri if isinstance(asked.model_path, Remote) else asked.model_path
     kind = "hf" if asked.adapter_path is None else "hf-adapter"
-    kind = "files" if asked.type == "Files" else kind
+    kind = {"Files": "files", "ONNXModel": "onnx-genai"}.get(asked.type, kind)
     path = Path() if remote else Path(workflow.file).resolve().parent / name
     return Located(Model(kind, path, ""), name, found=False)
 
@@ -193,6 +199,8 @@ def cache_folder(workflow: Workflow) -> Path:
 def _source(asked: InputModel, inputs: Inputs, needs_tokenizer: bool) -> Located:
     if asked.type == "Files":
         return inputs.files(asked.model_path)
+    if asked.type == "ONNXModel":
+        return inputs.export(asked.model_path)
     arguments = asked.load_kwargs
     found = inputs.model(
         asked.model_path,

@@ -24,8 +24,11 @@ GROUPS = {
         "export": "make the ONNX model, likewise",
         "quantize": "make it of int4 or int8 weights, likewise",
         "apply": "apply any one pass, likewise",
+        "evaluate": "measure a model on rows and tasks, beside another one too",
     },
     "What it gave": {
+        "ls": "list what was made here",
+        "compare": "compare two results: configs, and numbers item by item",
         "chat": "talk to a model that a run gave",
         "benchmark": "time the answers of a model, beside another one's",
     },

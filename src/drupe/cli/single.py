@@ -102,6 +102,10 @@ def input_model(named: str, base: str | None) -> dict[str, Any]:
     Raises Refused for an adapter whose base is not to be found.
     """
     folder, source = _result(Path(named))
+    if (folder / "genai_config.json").is_file():
+        if base is not None:
+            raise Refused("--base", f"belongs to an adapter, and {named} is none", "Leave it out.")
+        return {"type": "ONNXModel", "model_path": str(folder)}
     if not (folder / "adapter_config.json").is_file() or (folder / "config.json").is_file():
         if base is not None:
             raise Refused("--base", f"belongs to an adapter, and {named} is none", "Leave it out.")

@@ -51,10 +51,10 @@ def _columns_beside_a_template(dataset: Dataset, place: Place) -> Iterator[Found
 def idle_of_model(model: InputModel, folder: Path) -> Iterator[Found]:
     """Yield what the model that is named makes no use of."""
     place: Place = ("input_model",)
-    if model.type == "Files":
+    if model.type != "HfModel":
         for name in ("adapter_path", "load_kwargs"):
             if name in model.model_fields_set:
-                yield (*place, name), "has no effect on a folder of files"
+                yield (*place, name), f"has no effect on {model.type}"
     elif (
         model.load_kwargs.revision is not None
         and isinstance(model.model_path, str)

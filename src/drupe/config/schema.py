@@ -49,8 +49,9 @@ class LoadArguments(Section):
 class InputModel(Section):
     """The model to start from."""
 
-    type: Literal["HfModel", "Files"]
-    """HfModel: a Hugging Face checkpoint. Files: a folder, for passes over files."""
+    type: Literal["HfModel", "ONNXModel", "Files"]
+    """HfModel: a Hugging Face checkpoint. ONNXModel: an ONNX Runtime GenAI folder, to be measured.
+    Files: a folder, for passes over files."""
     model_path: Annotated[
         Annotated[str, Tag("local")] | Annotated[Remote, Tag("remote")], Discriminator(kind_of)
     ]

@@ -177,10 +177,12 @@ class Pass(Operation):
     proof: the registered name of a metric that compares the result with the input and raises
         when they do not belong together; the engine runs it as a step of its own.
     preview: a module that shows samples of what it trains on (see `finetune.preview`).
+    delivers: whether what it gives is written into the output folder, when it is the last one.
     """
 
     proof: ClassVar[str] = ""
     preview: ClassVar[str] = ""
+    delivers: ClassVar[bool] = True
 
     def proof_fields(self) -> dict[str, Any]:
         """Return the fields of the proof, where it has to know some of this pass's."""

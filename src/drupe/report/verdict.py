@@ -18,6 +18,8 @@ def meaning(stage: Stage, outcome: Outcome) -> str:
     if stage is outcome.stages[0]:
         return "base"
     step = outcome.plan.makers[stage.name]
+    if not getattr(step.operation, "delivers", True):  # was there: nobody knows of what it was made
+        return MEANINGS[stage.kind]
     precision = getattr(step.operation, "precision", None)
     if precision:
         return f"{precision} {MEANINGS[stage.kind]}"

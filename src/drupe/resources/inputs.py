@@ -18,7 +18,14 @@ from drupe.core.operation import AnyOperation
 from drupe.core.resource import AzureMLClient, Remote
 from drupe.resources.checks import check_adapter
 from drupe.resources.fetch import FOLDER, Kept, Note
-from drupe.resources.models import Located, checkpoint, locate, locate_adapter, locate_files
+from drupe.resources.models import (
+    Located,
+    checkpoint,
+    locate,
+    locate_adapter,
+    locate_export,
+    locate_files,
+)
 from drupe.resources.remote import Resolved, ending, resolve
 from drupe.resources.rows import located
 
@@ -89,6 +96,16 @@ class Inputs:
         resolved, kept, whole = self._fetched(name, MODEL)
         check_kind("files", kept.path)
         model = _sourced(Model("files", kept.path, resolved.digest), resolved, whole)
+        size = None if whole else resolved.listing.size_bytes
+        return Located(model, resolved.name, elsewhere_bytes=size)
+
+    def export(self, name: str | Remote) -> Located:
+        """Return the folder of an exported model."""
+        if isinstance(name, str):
+            return locate_export(name, self.folder, self.digests)
+        resolved, kept, whole = self._fetched(name, MODEL)
+        check_kind("onnx-genai", kept.path)
+        model = _sourced(Model("onnx-genai", kept.path, resolved.digest), resolved, whole)
         size = None if whole else resolved.listing.size_bytes
         return Located(model, resolved.name, elsewhere_bytes=size)
 

@@ -178,6 +178,18 @@ def locate_files(name: str, folder: Path, digests: DigestMemo) -> Located:
     return Located(Model("files", local, digests.folder(local, files_below(local))), local.name)
 
 
+def locate_export(name: str, folder: Path, digests: DigestMemo) -> Located:
+    """Return the folder of an ONNX Runtime GenAI model as a model."""
+    local = (folder / name).resolve()
+    if not local.exists():
+        what = f'"{name}" is not there ({local})'
+        raise Refused("input_model.model_path", what, "Give the folder of the exported model.")
+    check_kind("onnx-genai", local)
+    return Located(
+        Model("onnx-genai", local, digests.folder(local, files_below(local))), called(local)
+    )
+
+
 def size_of(model: Model) -> int:
     """Return the size of the files that are the model, links followed, an adapter's base too."""
     return sum(path.stat().st_size for path in _files(model))

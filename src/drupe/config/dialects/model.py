@@ -34,6 +34,8 @@ def hugging_face_model(config: Map) -> Iterator[Note]:
         yield Note("N4", origin.where, f"{origin.path} is read as an HfModel")
     if str(model.get("type", "")).lower() in ("pytorchmodel", "hfmodel"):
         model.put("type", "HfModel", model.origins["type"])
+    elif str(model.get("type", "")).lower() == "onnxmodel":
+        model.put("type", "ONNXModel", model.origins["type"])
     if isinstance(model.get("from_pretrained_args"), Map):
         model.move("from_pretrained_args", model, "load_kwargs")
 
