@@ -1,4 +1,4 @@
-"""Compare two results: what their configs say otherwise, and their numbers, item by item.
+"""Compare two results: their configs, and their numbers item by item.
 
 A and B: output folders of drupe run, finetune, export, evaluate, ...
 """
@@ -27,6 +27,7 @@ EXAMPLES = """\
 """
 LEGEND = "In ( ) the 95 % interval, in [ ] that of B less A on the same rows."
 ABSENT = "-"
+NOT_PAIRED = "not paired"  # other rows, or a number that is no mean of rows
 
 
 @dataclass(frozen=True)
@@ -168,13 +169,11 @@ def _show_numbers(console: Console, first: Made, second: Made, numbers: list[Com
             ABSENT if value is None else number_text(value, share=share)
             for value in (each.first, each.second)
         )
-        told = "not the same rows" if each.found is None else difference_text(
-            each.found, each.score
-        )  # fmt: skip
+        told = NOT_PAIRED if each.found is None else difference_text(each.found, each.score)
         grid.add_row(each.name, one, other, told if each.first and each.second else "")
     for name, key, words in (("size", "size_bytes", size), ("time", "seconds", duration),
                              ("peak memory", "peak_bytes", size)):  # fmt: skip
-        cells = [words(made.stage[key]) for made in (first, second)]
+        cells = [words(made.stage[key]) if made.stage[key] else ABSENT for made in (first, second)]
         grid.add_row(name, *cells, "")
     console.print(grid)
     if any(each.found for each in numbers):

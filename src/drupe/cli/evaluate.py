@@ -1,7 +1,8 @@
-"""Measure a model on rows and tasks; with --baseline beside another one on the same items.
+"""Measure a model on rows and tasks; with --baseline beside another one.
 
-MODEL and BASE: a checkpoint, an adapter, an ONNX model, or a run's output folder. Fields of the
-metrics and of the rows are options: --max-samples 200, --text-template "{question} {answer}".
+MODEL and BASE: a checkpoint, an adapter, an ONNX model, or a run's output
+folder. Fields of the metrics and of the rows are options:
+--max-samples 200, --text-template "{question} {answer}".
 """
 
 from __future__ import annotations
