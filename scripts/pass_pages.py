@@ -24,7 +24,9 @@ from drupe.export.passes import ARCHITECTURES, BUILDER, LOADABLE
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "docs" / "passes"
 PASS_NAMES = tuple(
-    name for name in PASSES.names() if PASSES.find(name).__module__.startswith("drupe.")
+    name
+    for name in PASSES.names()
+    if PASSES.find(name).__module__.startswith("drupe.") and PASSES.find(name).delivers
 )  # without those of plug-ins that happen to be installed here
 
 WRITTEN = "<!-- Written by scripts/pass_pages.py from what the passes declare. -->"

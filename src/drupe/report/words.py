@@ -45,7 +45,7 @@ def score_text(score: Score | None) -> str:
         return "not run"
     number = Number(score.value, score.low, score.high)
     if score.more.get("unit") == "bytes":
-        return size(number.value) + _marked(number, exact=score.metric == "size")
+        return size(number.value) + _marked(number)
     return number_text(number, share=_is_share(score), unit=score.more.get("unit", ""))
 
 
@@ -62,10 +62,9 @@ def number_text(number: Number, *, share: bool = False, unit: str = "") -> str:
     return f"{text} ({scale * number.low:{form}}-{scale * number.high:{form}})"
 
 
-def _marked(number: Number, *, exact: bool = False) -> str:
+def _marked(number: Number) -> str:
     """Return the mark of a number that was measured once, and may be another next time."""
-    has_none = number.low is None or number.high is None
-    return f" ({NO_INTERVAL})" if has_none and not exact else ""
+    return f" ({NO_INTERVAL})" if number.low is None or number.high is None else ""
 
 
 def difference_text(found: Difference, score: Score) -> str:
