@@ -6,21 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from drupe.core.goal import Number
 from drupe.core.model import Model
 from drupe.plan import Plan
 
 # What a score tells in the words of the data, and how many samples it left out.
 LEFT_OUT = "samples_left_out"
 QUOTES = ("samples", "choices", LEFT_OUT)
-
-
-@dataclass(frozen=True)
-class Number:
-    """One number of a score, with the ends of its 95 % interval where there is one."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True)

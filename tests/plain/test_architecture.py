@@ -16,6 +16,7 @@ SOURCE = Path(__file__).parents[2] / "src"
 # core; `drupe` itself (the public names, loaded lazily) is imported for its version alone.
 MAY_IMPORT: dict[str, set[str]] = {
     "core": set(),
+    "search": set(),
     "catalog": set(),
     "config": {"catalog", "data"},  # of data the light files: see below
     "resources": {"checkpoint"},  # the light file
@@ -71,10 +72,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
 }
 LIGHT_PACKAGES = {
-    "core", "catalog", "config", "resources", "systems", "chain", "plan", "outcome", "report",
-    "output",
-    "packaging", "preflight", "listener", "dispatch", "engine", "cli", "doctor", "inspect",
-    "__main__", "testing", "",
+    "core", "catalog", "config", "resources", "search", "systems", "chain", "plan", "outcome",
+    "output", "report", "packaging", "preflight", "listener", "dispatch", "engine",
+    "cli", "doctor", "inspect", "__main__", "testing", "",
 }  # fmt: skip
 # Declarations, in packages whose other files are heavy.
 LIGHT_FILES = {
@@ -116,6 +116,7 @@ LIGHT_LIBRARIES = {"packaging", "pydantic", "pydantic_core", "pytest", "rich", "
 # ONNX graph), with what they may import.
 WHEN_USED = {
     "drupe.inspect.graph": {"onnx_ir"},
+    "drupe.search.samplers.tpe": {"optuna"},
     "drupe.systems.azureml.job": {"azure"},
     "drupe.systems.azureml.workspace": {"azure"},
     "drupe.systems.ray.cluster": {"ray"},
