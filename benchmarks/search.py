@@ -8,7 +8,7 @@ and TPE (Optuna, told the limits), all with the same budget, and Olive's TPE whe
 with olive-ai is named. Printed for each, without and with noise:
 
 evaluations   the median number until one within 1 % of the optimum was measured, each sampler going
-              on to at most 100; in brackets in how many of the spaces it was within the budget
+              on to at most 60; in brackets in how many of the spaces it was within the budget
 regret        the median of the answers' loss over the optimum, of spaces with an answer
 violations    answers that break a limit in truth
 undecided     no answer: nothing that was measured keeps the limits for certain
@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from search_spaces import Choice, Problem
 
-BUDGET, PATIENCE, NEAR = 6, 100, 0.01
+BUDGET, PATIENCE, NEAR = 6, 60, 0.01
 LOSS = Objective("loss", "loss", "loss", False, 1)
 SIZE = Objective("size", "size", "size", False)
 LATENCY = Objective("latency", "latency", "latency", False)

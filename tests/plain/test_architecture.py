@@ -18,17 +18,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "core": set(),
     "search": set(),
     "catalog": set(),
-    "config": {"catalog", "data"},  # of data the light files: see below
+    "config": {"catalog", "data", "search"},  # of data the light files: see below
     "resources": {"checkpoint"},  # the light file
     "systems": {"catalog", "resources"},  # of resources the light file that asks AzureML
     "chain": {"catalog", "config", "resources"},
     "plan": {"catalog", "chain", "config", "resources"},
-    "outcome": {"plan"},
+    "outcome": {"plan", "search"},
     "packaging": {"config", "outcome", "plan", "resources"},
     "preflight": {"chain", "output", "plan", "report", "resources", "systems"},
-    "report": {"outcome", "plan"},
-    "output": {"outcome", "packaging", "plan", "report"},
-    "listener": {"chain", "plan", "preflight"},
+    "report": {"outcome", "plan", "search"},
+    "output": {"outcome", "packaging", "plan", "report", "search"},
+    "listener": {"chain", "plan", "preflight", "search"},
     "dispatch": {"chain", "listener", "plan", "preflight", "resources", "systems"},
     "engine": {
         "config",
@@ -40,8 +40,20 @@ MAY_IMPORT: dict[str, set[str]] = {
         "plan",
         "preflight",
         "report",
+        "search",
+        "trials",
     },
     "doctor": set(),
+    "trials": {
+        "config",
+        "dispatch",
+        "listener",
+        "outcome",
+        "plan",
+        "preflight",
+        "resources",
+        "search",
+    },
     "cli": {
         "catalog",
         "chain",
@@ -57,7 +69,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "preflight",
         "report",
         "resources",  # what a batch fetches where it runs
+        "search",
         "systems",
+        "trials",
     },
     "inspect": {"checkpoint", "export", "resources"},
     "__main__": {"cli"},
@@ -73,7 +87,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 LIGHT_PACKAGES = {
     "core", "catalog", "config", "resources", "search", "systems", "chain", "plan", "outcome",
-    "output", "report", "packaging", "preflight", "listener", "dispatch", "engine",
+    "output", "report", "packaging", "preflight", "listener", "dispatch", "engine", "trials",
     "cli", "doctor", "inspect", "__main__", "testing", "",
 }  # fmt: skip
 # Declarations, in packages whose other files are heavy.

@@ -80,6 +80,8 @@ class Economy:
         }
         self._places = {point: place for place, point in enumerate(self._points)}
         self._left = dict.fromkeys(range(len(self._points)))
+        self._ran = [RUNS] * len(self._points)
+        self._refused = [1 - RUNS] * len(self._points)
         self._trials: list[Trial] = []
 
     @property
@@ -102,6 +104,10 @@ class Economy:
         """Hear what came of a point, and mend the predictions by it."""
         self._trials.append(trial)
         place = self._places[trial.point]
+        counted = self._ran if trial.state == "measured" else self._refused
+        mine = dict(trial.point.choices)
+        for other, point in enumerate(self._points):
+            counted[other] += shared(mine, dict(point.choices))
         if trial.state != "measured":
             return
         for name, proxy in self._proxies.items():
@@ -160,15 +166,7 @@ class Economy:
 
     def _runs(self, place: int) -> float:
         """Return how likely a point runs: as those did that are like it."""
-        ran, refused = RUNS, 1 - RUNS
-        settings = dict(self._points[place].choices)
-        for trial in self._trials:
-            near = shared(dict(trial.point.choices), settings)
-            if trial.state == "measured":
-                ran += near
-            else:
-                refused += near
-        return ran / (ran + refused)
+        return self._ran[place] / (self._ran[place] + self._refused[place])
 
 
 def _deviation(number: Number) -> float:
