@@ -44,6 +44,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "trials",
     },
     "doctor": set(),
+    "shared_plan": {"chain", "plan", "search"},
     "trials": {
         "config",
         "dispatch",
@@ -51,8 +52,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "outcome",
         "plan",
         "preflight",
-        "resources",
         "search",
+        "shared_plan",
     },
     "cli": {
         "catalog",
@@ -87,8 +88,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 LIGHT_PACKAGES = {
     "core", "catalog", "config", "resources", "search", "systems", "chain", "plan", "outcome",
-    "output", "report", "packaging", "preflight", "listener", "dispatch", "engine", "trials",
-    "cli", "doctor", "inspect", "__main__", "testing", "",
+    "output", "report", "packaging", "preflight", "listener", "dispatch", "engine",
+    "trials", "shared_plan", "cli", "doctor", "inspect", "__main__", "testing", "",
 }  # fmt: skip
 # Declarations, in packages whose other files are heavy.
 LIGHT_FILES = {

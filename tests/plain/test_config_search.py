@@ -44,11 +44,11 @@ def test_values_of_a_field_and_alternatives_of_a_pass_are_axes(workspace: Worksp
     )
     search = searched(workspace)
     assert [point.words for point in search.space] == [
-        "turn Reverse, more.text ",
+        'turn Reverse, more.text ""',
         "turn Reverse, more.text !",
-        "turn Append, turn.Append.text a, more.text ",
+        'turn Append, turn.Append.text a, more.text ""',
         "turn Append, turn.Append.text a, more.text !",
-        "turn Append, turn.Append.text bb, more.text ",
+        'turn Append, turn.Append.text bb, more.text ""',
         "turn Append, turn.Append.text bb, more.text !",
     ]
     turn, more = search.passes_at(search.space.point(5), 2)
@@ -263,7 +263,7 @@ def test_metrics_of_which_nothing_is_picked_rank_in_their_order(workspace: Works
     workspace.passes(merge=[{"type": "MergeAdapterWeights"}, {"type": "MergeAdapterWeights"}])
     workspace.config["input_model"]["adapter_path"] = "input"
     assert searched(workspace).objectives == (
-        Objective("quality", "quality", "", True, 1),
+        Objective("quality", "quality", "", True, 1, unit="share"),
         Objective("loss", "loss", "", False, 2),
     )
 

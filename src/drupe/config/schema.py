@@ -125,13 +125,14 @@ class NamedMetric:
 class Search:
     """What is chosen among, and by what.
 
-    passes: with all that is open. objectives: the numbers that rank or have a goal. folder: the
-    config's.
+    passes: with all that is open. objectives: the numbers that rank or have a goal. judged: the
+    kinds of model that each of their metrics measures. folder: the config's.
     """
 
     strategy: SearchStrategy
     passes: tuple[OpenPass, ...]
     objectives: tuple[Objective, ...]
+    judged: tuple[tuple[str, ...], ...]
     folder: Path
 
     @property

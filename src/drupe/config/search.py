@@ -19,6 +19,7 @@ from drupe.core.goal import SubType
 from drupe.search.constraints import Objective
 
 STRATEGY: Place = ("engine", "search_strategy")
+UNITS = {"Accuracy": "share", "Size": "bytes", "PeakMemory": "bytes", "Latency": "ms"}
 TO_SEARCH = 'Write "search_strategy": true under engine, or keep one of them.'
 
 
@@ -67,7 +68,9 @@ def search_of(
         document.fault(STRATEGY, what, remedy)
     for place, what, remedy in _blind(document, engine, passes, metrics, objectives, kind):
         document.fault(place, what, remedy)
-    return Search(strategy, tuple(passes), tuple(objectives), document.folder)
+    wanted = {objective.metric for objective in objectives}
+    judged = tuple(named.metric.takes for named in metrics if named.name in wanted)
+    return Search(strategy, tuple(passes), tuple(objectives), judged, document.folder)
 
 
 def objectives_of(metrics: Sequence[NamedMetric]) -> list[Objective]:
@@ -87,7 +90,8 @@ def objectives_of(metrics: Sequence[NamedMetric]) -> list[Objective]:
                 priority = known.priority
             name = named.name if number in ("", named.name) else f"{named.name} {number}"
             higher = bool(sub_type.higher_is_better)
-            objective = Objective(name, named.name, number, higher, priority, goals)
+            unit = UNITS.get(named.type, "")
+            objective = Objective(name, named.name, number, higher, priority, goals, unit)
             found[named.name, number] = objective
     if not any(objective.priority is not None for objective in found.values()):
         own = [named for named in metrics if not named.sub_types]
@@ -95,8 +99,10 @@ def objectives_of(metrics: Sequence[NamedMetric]) -> list[Objective]:
         for named, higher_is_better in ranked:
             if higher_is_better is not None:
                 priority = len(found) + 1
-                objective = Objective(named.name, named.name, "", higher_is_better, priority)
-                found[named.name, ""] = objective
+                unit = UNITS.get(named.type, "")
+                found[named.name, ""] = Objective(
+                    named.name, named.name, "", higher_is_better, priority, unit=unit
+                )
     return list(found.values())
 
 

@@ -41,3 +41,14 @@ class SearchStrategy(Section):
     """Seconds after which no further point is begun, those of earlier runs of it counted."""
     tolerate_failures: bool = False
     """Go on when a pass fails on a point; else the first failure ends the search."""
+
+    @property
+    def words(self) -> str:
+        """How points are tried: "sequential, joint, at most 12"."""
+        ends = (
+            ("at most", self.max_iter),
+            ("at most", self.sampler_config.max_samples),
+            ("seconds at most", self.max_time),
+        )
+        told = [f"{name} {value:g}" for name, value in ends if value is not None]
+        return ", ".join([self.sampler, self.execution_order, *told])

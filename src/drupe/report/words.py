@@ -28,6 +28,15 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def number_text(value: float, unit: str) -> str:
+    """Return a number of a metric in its unit: a share as a percentage, bytes as a size."""
+    if unit == "share":
+        return percent(value)
+    if unit == "bytes":
+        return size(value)
+    return f"{value:.4g} {unit}".rstrip()
+
+
 def percent(share: float) -> str:
     """Return a share as a percentage with one decimal: 97.1 %."""
     return f"{100 * share:.1f} %"

@@ -23,7 +23,7 @@ class Objective:
 
     name: as people read it, and as points' numbers are told under. metric, number: the metric's
     name in the config, and what the metric calls the number. priority: 1 is compared first;
-    None: it ranks nothing. goals: what it has to reach.
+    None: it ranks nothing. goals: what it has to reach. unit: "share", "bytes", "ms" or "".
     """
 
     name: str
@@ -32,6 +32,7 @@ class Objective:
     higher_is_better: bool
     priority: int | None = None
     goals: tuple[Goal, ...] = ()
+    unit: str = ""
 
     @property
     def sign(self) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -140,5 +141,6 @@ def short(name: str) -> str:
 
 
 def told(value: Any) -> str:
-    """Return a value as people read it: a text without its quotes."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    """Return a value as people read it: a word without its quotes."""
+    word = isinstance(value, str) and re.fullmatch(r"\S+", value)
+    return str(value) if word else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,55 @@
+"""Plans of several points as one: steps of one key are one step, so what is shared runs once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from drupe.chain import INPUT, Step
+from drupe.plan import Plan
+from drupe.search.space import Point, short, told
+
+
+def merged(plans: Sequence[tuple[Point, Plan]]) -> tuple[Plan, list[dict[str, str]]]:
+    """Return the plans of points as one, in which steps of one key are one step.
+
+    Beside it, of each plan, {its step's name: that step's name in the one}. A stage is named by
+    its pass and by what its point chose up to there, so that it reads the same in every batch.
+    """
+    steps: dict[str, Step] = {}  # by their keys
+    names: list[dict[str, str]] = []
+    taken: set[str] = set()
+    for point, planned in plans:
+        own: dict[str, str] = {}
+        stages = {INPUT: INPUT}
+        for step in planned.steps:
+            known = steps.get(step.key)
+            if known is None:
+                if step.role == "pass":
+                    stages[step.stage] = _stage_name(step.stage, point, planned, taken)
+                    taken.add(stages[step.stage])
+                stage = stages[step.stage]
+                name = stage + step.name.removeprefix(step.stage)
+                reads = tuple(stages[read] for read in step.reads)
+                known = replace(step, name=name, stage=stage, reads=reads)
+                steps[step.key] = known
+            elif step.role == "pass":
+                stages[step.stage] = known.stage
+            own[step.name] = known.name
+        names.append(own)
+    first = plans[0][1]
+    settings = {name: each for _, planned in plans for name, each in planned.settings.items()}
+    fetched = frozenset().union(*(planned.fetched for _, planned in plans))
+    whole = replace(first, steps=tuple(steps.values()), settings=settings, fetched=fetched)
+    return whole, names
+
+
+def _stage_name(stage: str, point: Point, planned: Plan, taken: set[str]) -> str:
+    before = planned.stages[1 : planned.stages.index(stage) + 1]
+    chosen = [
+        f"{short(name)} {told(value)}"
+        for name, value in point.values.items()
+        if any(name == f"passes.{each}" or name.startswith(f"passes.{each}.") for each in before)
+    ]
+    name = f"{stage} ({', '.join(chosen)})" if chosen else stage
+    return name if name not in taken else f"{name} #{len(taken)}"
