@@ -104,6 +104,7 @@ def search(
     heard.note(f"{searched.space.size} points: {searched.strategy.words}.")
     with Trials(workflow, heard, force) as trials:
         told = trials.run()
+        heard.searched(told)
         tried = [trials.tried(trial.number) for trial in told.chosen] or [trials.input_alone]
         outcomes = [_outcome(each, told, started) for each in tried]
         with full_disk_told(output_folder(planned)):

@@ -9,6 +9,7 @@ from drupe.core.cache import Result
 from drupe.core.errors import StepError
 from drupe.plan import Plan
 from drupe.preflight.finding import Finding
+from drupe.search.searched import Searched
 from drupe.search.trial import Trial
 
 
@@ -35,6 +36,9 @@ class Listener:
 
     def tried(self, trial: Trial, tried: int, standing: str) -> None:
         """Hear what came of a point of a search; tried: how many points, standing: in words."""
+
+    def searched(self, searched: Searched) -> None:
+        """Hear what a search came to, before its best is delivered."""
 
     def note(self, text: str) -> None:
         """Hear what was done beside the steps."""

@@ -3,7 +3,7 @@
 CACHE/logs/TIME-PID/events.jsonl   of each run, the last KEPT of them; --events FILE names another
 
     {"time": seconds since 1970, "event": planned | started | progress | note | warning |
-     finished | failed | trial | delivered, "step": its name where it is a step's, ...}
+     finished | failed | trial | searched | delivered, "step": its name where it is a step's, ...}
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from drupe.outcome import Outcome
 from drupe.output import PAGE, output_folder, report
 from drupe.plan import Plan
 from drupe.preflight.finding import Finding
+from drupe.search.searched import Searched
 from drupe.search.trial import Trial
 
 KEPT = 20
@@ -110,6 +111,11 @@ class EventLog(Listener):
         """Write what came of a point."""
         self._write("trial", trial=trial.to_json(), standing=standing)
         self._shown.tried(trial, tried, standing)
+
+    def searched(self, searched: Searched) -> None:
+        """Write what a search came to."""
+        self._write("searched", **{**searched.to_json(), "trials": len(searched.trials)})
+        self._shown.searched(searched)
 
     def found(self, finding: Finding) -> None:
         """Write what preflight saw."""

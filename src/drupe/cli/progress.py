@@ -154,8 +154,6 @@ class Terminal(Listener):
 
     def outcome(self, outcome: Outcome) -> None:
         """Show the table, the verdict, an answered phrase and what to do next."""
-        if outcome.searched is not None:
-            self._searched(outcome.searched)
         self._table(table.header(outcome), table.rows(outcome))
         self._print(f"\n{verdict(outcome)}", style="bold")
         self._answered(outcome)
@@ -166,7 +164,7 @@ class Terminal(Listener):
         if outcome.path is not None:
             self._next(outcome)
 
-    def _searched(self, searched: Searched) -> None:
+    def searched(self, searched: Searched) -> None:
         """Show the trials of a search, the best first."""
         told = search.rows(searched)
         self._table(search.header(searched), told[:MOST_ROWS])
