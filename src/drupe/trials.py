@@ -70,6 +70,17 @@ def workflow_at(workflow: Workflow, point: Point, count: int) -> Workflow:
     return replace(workflow, passes=passes, engine=engine, search=None)
 
 
+def draft_point(
+    workflow: Workflow,
+    point: Point,
+    count: int,
+    warn: Callable[[str], None],
+    note: Callable[[str], None] = lambda text: None,
+) -> Plan:
+    """Return the plan of a point's first `count` passes, with what is in its way."""
+    return plan.draft(workflow_at(workflow, point, count), warn, note)
+
+
 def levels_of(search: Search) -> list[tuple[int, int]]:
     """Return which passes are searched together: (first, behind the last), in their order.
 
@@ -251,14 +262,14 @@ class Trials:
             self._why = "max_iter points were tried"
         elif self._strategy.max_time is not None and spent >= self._strategy.max_time:
             self._why = "max_time is over"
-        elif self._strategy.stop_when_goals_met and self._is_found():
+        elif self._strategy.stop_when_goals_met and self._limits and self._is_found():
             self._why = "every goal is met"
 
     def _is_found(self) -> bool:
         """Return whether a whole chain keeps every limit."""
         whole = [t.trial for t in self._tried if t.trial.passes == len(self._search.passes)]
         best = ranked(whole, self._search.objectives, self._limits)[:1]
-        return bool(self._limits and best) and all(
+        return bool(best) and all(
             limit.standing(best[0].numbers[limit.objective.name]) == "keeps"
             for limit in self._limits
         )
@@ -312,7 +323,7 @@ class Trials:
         return planned, ""
 
     def _draft(self, point: Point, count: int) -> Plan:
-        return plan.draft(workflow_at(self._workflow, point, count), self._heard.warning)
+        return draft_point(self._workflow, point, count, self._heard.warning)
 
     def _came_of(
         self,

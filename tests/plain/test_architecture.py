@@ -55,6 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "search",
         "shared_plan",
     },
+    "foresight": {"chain", "config", "plan", "search", "shared_plan", "trials"},
     "cli": {
         "catalog",
         "chain",
@@ -62,6 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "doctor",
         "engine",
         "evaluate",  # the light files by which a model is timed
+        "foresight",
         "inspect",
         "listener",
         "outcome",
@@ -89,7 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 LIGHT_PACKAGES = {
     "core", "catalog", "config", "resources", "search", "systems", "chain", "plan", "outcome",
     "output", "report", "packaging", "preflight", "listener", "dispatch", "engine",
-    "trials", "shared_plan", "cli", "doctor", "inspect", "__main__", "testing", "",
+    "trials", "shared_plan", "foresight", "cli", "doctor", "inspect", "__main__", "testing", "",
 }  # fmt: skip
 # Declarations, in packages whose other files are heavy.
 LIGHT_FILES = {

@@ -67,6 +67,7 @@ def _seeds(outcome: Outcome) -> str:
 
 
 def listing(entries: list[tuple[str, str]], kind: str) -> Markup:
+    """Return names with their values."""
     cells = [
         element("div", element("dt", data(name)), element("dd", data(value)))
         for name, value in entries
@@ -75,6 +76,7 @@ def listing(entries: list[tuple[str, str]], kind: str) -> Markup:
 
 
 def written_at(report: dict[str, Any]) -> Markup:
+    """Return when a report was written."""
     written = str(report["written"])
     shown = written.replace("T", " ")[:16] + " UTC"
     return element("time", shown, datetime=written)
