@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from drupe.chain import INPUT, Step
 from drupe.plan import Plan
-from drupe.search.space import Point, short, told
+from drupe.search.space import Point
 
 
 def merged(plans: Sequence[tuple[Point, Plan]]) -> tuple[Plan, list[dict[str, str]]]:
@@ -46,10 +46,12 @@ def merged(plans: Sequence[tuple[Point, Plan]]) -> tuple[Plan, list[dict[str, st
 
 def _stage_name(stage: str, point: Point, planned: Plan, taken: set[str]) -> str:
     before = planned.stages[1 : planned.stages.index(stage) + 1]
-    chosen = [
-        f"{short(name)} {told(value)}"
-        for name, value in point.values.items()
-        if any(name == f"passes.{each}" or name.startswith(f"passes.{each}.") for each in before)
-    ]
-    name = f"{stage} ({', '.join(chosen)})" if chosen else stage
+    chosen = Point(
+        tuple(
+            (name, text)
+            for name, text in point.choices
+            if any(f"{name}.".startswith(f"passes.{each}.") for each in before)
+        )
+    )
+    name = f"{stage} ({chosen.words})" if chosen.choices else stage
     return name if name not in taken else f"{name} #{len(taken)}"

@@ -44,12 +44,12 @@ def test_values_of_a_field_and_alternatives_of_a_pass_are_axes(workspace: Worksp
     )
     search = searched(workspace)
     assert [point.words for point in search.space] == [
-        'turn Reverse, more.text ""',
-        "turn Reverse, more.text !",
-        'turn Append, turn.Append.text a, more.text ""',
-        "turn Append, turn.Append.text a, more.text !",
-        'turn Append, turn.Append.text bb, more.text ""',
-        "turn Append, turn.Append.text bb, more.text !",
+        'turn: Reverse; more: text ""',
+        "turn: Reverse; more: text !",
+        'turn: Append, text a; more: text ""',
+        "turn: Append, text a; more: text !",
+        'turn: Append, text bb; more: text ""',
+        "turn: Append, text bb; more: text !",
     ]
     turn, more = search.passes_at(search.space.point(5), 2)
     assert (turn.name, turn.type, turn.step.text) == ("turn", "Append", "bb")  # type: ignore[attr-defined]
@@ -60,17 +60,22 @@ def test_values_of_a_field_and_alternatives_of_a_pass_are_axes(workspace: Worksp
     assert search.objectives == (Objective("length", "length", "length", False, 1),)
 
 
+def test_alternatives_of_one_type_are_told_apart_by_what_differs(workspace: Workspace) -> None:
+    workspace.passes(more=[{"type": "Append", "text": "a b"}, {"type": "Append", "text": "!"}])
+    assert [point.words for point in searched(workspace).space] == ["Append a b", "Append !"]
+
+
 def test_alternatives_of_one_type_are_numbered(workspace: Workspace) -> None:
     workspace.passes(more=[{"type": "Append"}, {"type": "Append", "text": "!"}])
     assert [point.words for point in searched(workspace).space] == [
-        "more Append 1",
-        "more Append 2",
+        "Append 1",
+        "Append 2",
     ]
 
 
 def test_every_value_that_a_type_has(workspace: Workspace) -> None:
     workspace.passes(b={"type": "Breaks", "how": "SEARCHABLE_VALUES"})
-    assert searched(workspace).space.size == 10
+    assert searched(workspace).space.size == 11
     workspace.passes(b={"type": "Append", "text": {"search": "all"}})
     assert faults(workspace)[0] == (
         "passes.b.text has no values of its own",
@@ -86,7 +91,7 @@ def test_a_list_where_a_list_belongs_is_no_choice(workspace: Workspace) -> None:
     workspace.passes(count={"type": "Count", "data_config": ["a", "b"]})
     search = searched(workspace)
     points = list(search.space)
-    assert [point.words for point in points] == ["count.data_config a", "count.data_config b"]
+    assert [point.words for point in points] == ["data_config a", "data_config b"]
     [chosen] = search.passes_at(points[1], 1)
     assert chosen.step.data_config.name == "b"  # type: ignore[attr-defined]
 

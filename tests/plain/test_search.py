@@ -95,12 +95,12 @@ def test_an_axis_is_asked_where_its_option_was_chosen() -> None:
         )
     )
     assert [point.words for point in space] == [
-        "q Rtn, q.bits 4, b.precision int4",
-        "q Rtn, q.bits 4, b.precision fp32",
-        "q Rtn, q.bits 8, b.precision int4",
-        "q Rtn, q.bits 8, b.precision fp32",
-        "q None, b.precision int4",
-        "q None, b.precision fp32",
+        "q: Rtn, bits 4; b: precision int4",
+        "q: Rtn, bits 4; b: precision fp32",
+        "q: Rtn, bits 8; b: precision int4",
+        "q: Rtn, bits 8; b: precision fp32",
+        "q: None; b: precision int4",
+        "q: None; b: precision fp32",
     ]
     with pytest.raises(IndexError, match="6"):
         space.point(6)

@@ -22,7 +22,7 @@ from tests.plain.conftest import Workspace
 SHOWN = Path(__file__).parents[2] / "build" / "screenshots"
 NASTY = "</script><script>alert(1)</script><b title='"
 LOSS = Objective("loss", "loss", "", False, 1)
-SIZE = Objective("size", "size", "", False, unit="bytes")
+SIZE = Objective("size", "size", "", False, None, (Goal(value=1000),), "bytes")
 
 needs_browser = pytest.mark.skipif(
     browser() is None, reason=f"no browser is here: none of {', '.join(BROWSERS)} is on the PATH"

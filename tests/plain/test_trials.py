@@ -103,22 +103,20 @@ def test_the_best_of_all_points_is_delivered_and_what_is_shared_runs_once(bench:
     ran = bench.heard.ran
     assert len(ran) == len(set(ran))
     assert [name for name in ran if name.startswith("turn")] == [
-        "turn (turn Reverse)",
-        "turn (turn Append, turn.Append.text x)",
-        "turn (turn Append, turn.Append.text yyyy)",
+        "turn (Reverse)",
+        "turn (Append, text x)",
+        "turn (Append, text yyyy)",
     ]
     assert len([name for name in ran if name.startswith("more")]) == 18, "each with its metric"
     assert outcome.searched is not None
     assert outcome.searched.verdict == "keeps"
-    assert outcome.searched.chosen[0].point.words == (
-        "turn Append, turn.Append.text yyyy, more.text !!"
-    )
+    assert outcome.searched.chosen[0].point.words == ("turn: Append, text yyyy; more: text !!")
     assert outcome.path == bench.workspace.output / "turn-more" / "cpu-cpu_model"
     assert (outcome.path / "a.txt").read_text() == "oneyyyy!!"
     told = bench.report["search"]
     assert (told["verdict"], told["points"], told["known"]) == ("keeps", 9, 9)
     assert [trial["rank"] for trial in told["trials"]] == [9, 7, 5, 8, 6, 4, 3, 2, 1]
-    assert bench.report["verdict"].startswith("Best of 9 points: turn Append, turn.Append.text")
+    assert bench.report["verdict"].startswith("Best of 9 points: turn: Append, text yyyy")
 
     # Again: everything is found, and the same is chosen.
     again = bench.run()
@@ -141,7 +139,7 @@ def test_nothing_keeps_a_limit(bench: Bench) -> None:
     assert caught.value.exit_code == 3
     assert caught.value.what == (
         "infeasible: the size length limit of 7 binds; the best reachable is 8 with "
-        'turn Reverse, more.text ""'
+        'turn: Reverse; more: text ""'
     )
     assert caught.value.remedy.startswith("Loosen a limit, or leave more to choose from.")
     assert bench.report["search"]["verdict"] == "infeasible"
@@ -187,7 +185,7 @@ def test_max_samples_and_the_goals_end_a_search(bench: Bench) -> None:
     bench.metrics(length(value=9))
     bench.strategy(stop_when_goals_met=True)
     outcome = bench.run()
-    assert bench.points == ['turn Reverse, more.text ""', "turn Reverse, more.text !"]
+    assert bench.points == ['turn: Reverse; more: text ""', "turn: Reverse; more: text !"]
     assert bench.report["search"]["ended"] == "every goal is met"
 
 
@@ -285,12 +283,12 @@ def test_pass_by_pass_goes_on_with_the_best_of_each_pass(bench: Bench) -> None:
     bench.strategy(execution_order="pass-by-pass")
     outcome = bench.run()
     assert bench.points == [
-        "turn Reverse",
-        "turn Append, turn.Append.text x",
-        "turn Append, turn.Append.text yyyy",
-        'turn Append, turn.Append.text yyyy, more.text ""',
-        "turn Append, turn.Append.text yyyy, more.text !",
-        "turn Append, turn.Append.text yyyy, more.text !!",
+        "Reverse",
+        "Append, text x",
+        "Append, text yyyy",
+        'turn: Append, text yyyy; more: text ""',
+        "turn: Append, text yyyy; more: text !",
+        "turn: Append, text yyyy; more: text !!",
     ]
     assert bench.heard.standings[:3] == ["on the way"] * 3
     assert (outcome.final.model.path / "a.txt").read_text() == "oneyyyy!!"
@@ -304,9 +302,7 @@ def test_pass_by_pass_goes_back_where_the_best_leads_to_nothing(bench: Bench) ->
     outcome = bench.run()
     assert outcome.scores["length"].value == 12
     assert outcome.searched is not None
-    assert outcome.searched.chosen[0].point.words == (
-        "turn Append, turn.Append.text x, more.text !"
-    )
+    assert outcome.searched.chosen[0].point.words == ("turn: Append, text x; more: text !")
 
 
 def test_a_pass_whose_result_nobody_judges_is_searched_with_the_next(bench: Bench) -> None:
@@ -390,7 +386,7 @@ def test_what_predicts_plugs_in(bench: Bench) -> None:
     ) as trials:
         searched = trials.run()
     assert len(searched.trials) <= 3
-    assert searched.chosen[0].point.words == "turn Append, turn.Append.text yyyy, more.text !!"
+    assert searched.chosen[0].point.words == "turn: Append, text yyyy; more: text !!"
 
 
 def test_a_plan_tells_points_and_what_they_share(bench: Bench) -> None:
@@ -412,7 +408,7 @@ def test_a_plan_tells_points_and_what_they_share(bench: Bench) -> None:
     assert len(told["steps"]) == 22
     bench.workspace.passes(odd=[{"type": "Weigh"}, {"type": "Reverse"}])
     shown = bench.workspace.drupe("plan", "config.json").stdout
-    assert "1 cannot be run, odd Weigh for one: config.json:" in shown
+    assert "1 cannot be run, Weigh for one: config.json:" in shown
     assert "odd (Weigh): works on hf, but what comes before gives files" in shown
     bench.workspace.passes(odd=[{"type": "Weigh"}, {"type": "Weigh"}])
     refused = bench.workspace.drupe("plan", "config.json")
@@ -432,5 +428,5 @@ def test_what_happens_is_written_down_for_programs(bench: Bench) -> None:
     assert [each["trial"]["number"] for each in trials] == [1, 2]
     assert [each["trials"] for each in events if each["event"] == "searched"] == [2]
     shown = bench.workspace.drupe("run", "config.json").stdout
-    assert '● 1. turn Reverse, more.text ""  keeps' in shown
+    assert '● 1. turn: Reverse; more: text ""  keeps' in shown
     assert "* on the Pareto front" in shown

@@ -17,9 +17,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from drupe.config.document import Document
 from drupe.config.faults import Place, schema_at
-from drupe.config.open_passes import Open, labels_of
+from drupe.config.open_passes import Open
 from drupe.config.source import Items, Map, Origin, origin_of
 from drupe.core.operation import Operation
+from drupe.search.space import told
 
 CHOICE, EVERY = "search", "all"
 
@@ -34,19 +35,18 @@ class Choices:
         self.origins: list[Origin] = []  # of all that is open
         self._of_values: dict[tuple[Place, str], Origin] = {}
 
-    def alternatives(self, name: str) -> list[tuple[Place, str]]:
-        """Return where each alternative of an entry stands, and under which name its axes do."""
+    def alternatives(self, name: str) -> list[tuple[Place, str, str]]:
+        """Return where each alternative of an entry stands, its label, and its axes' prefix."""
         entry = self._document.at(("passes", name))
         place: Place = ("passes", name)
         if not isinstance(entry, Items):
-            return [(place, f"passes.{name}")]
+            return [(place, "", f"passes.{name}")]
         self.origins.append(origin_of(self._document.root, place))
         if not entry:
             self._document.fault(place, "is an empty list", "Name a pass.")
-        types = [str(each.get("type")) if isinstance(each, Map) else "" for each in entry]
         return [
-            ((*place, index), f"passes.{name}.{label}")
-            for index, label in enumerate(labels_of(types))
+            ((*place, index), label, f"passes.{name}.{label}")
+            for index, label in enumerate(_labels(entry))
         ]
 
     def take(self, schema: type[Operation], place: Place, name: str) -> list[Open]:
@@ -111,6 +111,29 @@ class Choices:
             self._document.at(at[:-1]).drop(inner[-1])
             return None
         return list(value)
+
+
+def _labels(entries: Items) -> list[str]:
+    """Return what alternatives are called: by type, with the values in which these differ."""
+    fixed = [
+        {key: value for key, value in each.items() if isinstance(value, str | int | float)}
+        if isinstance(each, Map)
+        else {}
+        for each in entries
+    ]
+    keys = dict.fromkeys(key for each in fixed for key in each if key != "type")
+    differ = [key for key in keys if all(key in each for each in fixed)]
+    differ = [key for key in differ if len({_text(each[key]) for each in fixed}) > 1]
+    types = [str(each.get("type", "")) for each in fixed]
+    if len(set(types)) == len(types):
+        return types
+    labels = [
+        " ".join([kind, *(told(each[key]) for key in differ)])
+        for kind, each in zip(types, fixed, strict=True)
+    ]
+    if len(set(labels)) == len(labels):
+        return labels
+    return [f"{kind} {number}" for number, kind in enumerate(types, 1)]
 
 
 def _text(value: Any) -> str:

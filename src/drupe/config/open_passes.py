@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,11 @@ class Open:
 class Alternative:
     """One way to fill in an entry of `passes`.
 
-    registered: its type. fields: with the first value of each open one.
+    label: what it is called among the others. registered: its type. fields: with the first value
+    of each open one.
     """
 
+    label: str
     registered: str
     schema: type[Pass]
     fields: dict[str, Any]
@@ -66,8 +68,8 @@ class OpenPass:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """What the alternatives are called: their types, numbered where these are alike."""
-        return labels_of([each.registered for each in self.alternatives])
+        """What the alternatives are called."""
+        return tuple(each.label for each in self.alternatives)
 
     @property
     def space(self) -> Space:
@@ -87,11 +89,3 @@ class OpenPass:
         place = 0 if self.axis is None else self.labels.index(values[self.axis])
         chosen = self.alternatives[place]
         return chosen, chosen.at(values, folder, self.name)
-
-
-def labels_of(types: Sequence[str]) -> tuple[str, ...]:
-    """Return what alternatives of these types are called."""
-    return tuple(
-        kind if types.count(kind) == 1 else f"{kind} {number}"
-        for number, kind in enumerate(types, 1)
-    )

@@ -72,7 +72,7 @@ class Operations:
         found, first = [], []
         for name in self._document.at(("passes",)) or {}:
             alternatives: list[Alternative] = []
-            for place, axes in self.choices.alternatives(name):
+            for place, label, axes in self.choices.alternatives(name):
                 alternative = self._alternative(place, axes, target)
                 own = self._host(place, systems) if asked is None else None
                 if alternative is not None:
@@ -80,7 +80,9 @@ class Operations:
                     kind = self._document.at((*place, "type"))
                     if not alternatives:
                         first.append(NamedPass(name, kind, step, own))
-                    alternatives.append(Alternative(kind, type(step), fields, own, tuple(opened)))
+                    alternatives.append(
+                        Alternative(label, kind, type(step), fields, own, tuple(opened))
+                    )
             if alternatives:
                 axis = f"passes.{name}" if len(alternatives) > 1 else None
                 found.append(OpenPass(name, tuple(alternatives), axis))

@@ -22,6 +22,8 @@ from typing import Any
 
 from drupe.core.digest import value_digest
 
+WORDS = re.compile(r'[^\s,;:"]+( [^\s,;:"]+)*')
+
 
 @dataclass(frozen=True)
 class Point:
@@ -46,8 +48,20 @@ class Point:
 
     @property
     def words(self) -> str:
-        """The point as people read it: "builder.int4_block_size 32, builder.precision int4"."""
-        return ", ".join(f"{short(name)} {told(value)}" for name, value in self.values.items())
+        """The point as people read it: "lora: r 8; builder: precision int4, rounding rtn".
+
+        Of one pass alone it is not said which.
+        """
+        groups: dict[str, list[str]] = {}
+        for name, value in self.values.items():
+            owner, _, field = name.removeprefix("passes.").partition(".")
+            if not name.startswith("passes."):
+                owner, field = "", name
+            field = field.rpartition(".")[2]
+            groups.setdefault(owner, []).append(f"{field} {told(value)}".lstrip())
+        if len(groups) == 1:
+            return ", ".join(*groups.values())
+        return "; ".join(f"{owner}: {', '.join(each)}" for owner, each in groups.items())
 
     def __add__(self, other: Point) -> Point:
         return Point(self.choices + other.choices)
@@ -141,6 +155,6 @@ def short(name: str) -> str:
 
 
 def told(value: Any) -> str:
-    """Return a value as people read it: a word without its quotes."""
-    word = isinstance(value, str) and re.fullmatch(r"\S+", value)
-    return str(value) if word else json.dumps(value, ensure_ascii=False)
+    """Return a value as people read it: words without their quotes."""
+    plain = isinstance(value, str) and WORDS.fullmatch(value)
+    return str(value) if plain else json.dumps(value, ensure_ascii=False)
