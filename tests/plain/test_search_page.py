@@ -73,7 +73,7 @@ def test_what_no_number_was_measured_of_is_in_the_table_alone() -> None:
     assert "infeasible" in section
     assert rows(searched())[0] == [
         "1*",
-        f'bits 1, text "{NASTY}"',
+        f"bits 1, text {NASTY}",
         "10 (9.9 to 10.1)",
         "900 B",
         "900 B",
