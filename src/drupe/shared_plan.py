@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from drupe.chain import INPUT, Step
@@ -22,19 +22,24 @@ def merged(plans: Sequence[tuple[Point, Plan]]) -> tuple[Plan, list[dict[str, st
     for point, planned in plans:
         own: dict[str, str] = {}
         stages = {INPUT: INPUT}
+
+        def named(stage: str, point: Point = point, planned: Plan = planned) -> str:
+            name = _stage_name(stage, point, planned, taken)
+            taken.add(name)
+            return name
+
         for step in planned.steps:
             known = steps.get(step.key)
             if known is None:
                 if step.role == "pass":
-                    stages[step.stage] = _stage_name(step.stage, point, planned, taken)
-                    taken.add(stages[step.stage])
-                stage = stages[step.stage]
-                name = stage + step.name.removeprefix(step.stage)
-                reads = tuple(stages[read] for read in step.reads)
-                known = replace(step, name=name, stage=stage, reads=reads)
+                    made = [step.inside.stage] if step.inside else []
+                    stages |= {stage: named(stage) for stage in [*made, step.stage]}
+                known = _renamed(step, stages)
                 steps[step.key] = known
             elif step.role == "pass":
                 stages[step.stage] = known.stage
+                if step.inside is not None and known.inside is not None:
+                    stages[step.inside.stage] = known.inside.stage
             own[step.name] = known.name
         names.append(own)
     first = plans[0][1]
@@ -55,3 +60,15 @@ def _stage_name(stage: str, point: Point, planned: Plan, taken: set[str]) -> str
     )
     name = f"{stage} ({chosen.words})" if chosen.choices else stage
     return name if name not in taken else f"{name} #{len(taken)}"
+
+
+def _renamed(step: Step, stages: Mapping[str, str]) -> Step:
+    """Return a step under the names that its stages have in the one plan."""
+    stage = stages[step.stage]
+    return replace(
+        step,
+        name=stage + step.name.removeprefix(step.stage),
+        stage=stage,
+        reads=tuple(stages[read] for read in step.reads),
+        inside=_renamed(step.inside, stages) if step.inside else None,
+    )

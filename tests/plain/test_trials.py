@@ -430,3 +430,28 @@ def test_what_happens_is_written_down_for_programs(bench: Bench) -> None:
     shown = bench.workspace.drupe("run", "config.json").stdout
     assert '● 1. turn: Reverse; more: text ""  keeps' in shown
     assert "* on the Pareto front" in shown
+
+
+def test_what_a_pass_does_inside_keeps_its_place_in_a_shared_plan(tmp_path: Path) -> None:
+    """Merging is done while exporting: each point has its own, behind the one training."""
+    demo = Path(__file__).parents[2] / "examples" / "phi3-emotion" / "olive-config.json"
+    settings = [
+        "passes.builder.int4_block_size=[16, 32]",
+        "engine.search_strategy=true",
+        f"engine.cache_dir={json.dumps(str(tmp_path / 'cache'))}",
+    ]
+    workflow = load(demo, settings=settings)
+    assert workflow.search is not None
+    found = foresee(workflow, workflow.search, lambda text: None, lambda text: None)
+    assert found.plan is not None
+    passes = [step for step in found.plan.steps if step.role == "pass"]
+    assert [step.name for step in passes] == [
+        "lora",
+        "builder (int4_block_size 16)",
+        "builder (int4_block_size 32)",
+    ]
+    known = {"input model", *(step.stage for step in passes)}
+    assert all(set(step.reads) <= known for step in found.plan.steps)
+    inside = [step.inside.stage for step in passes if step.inside]
+    assert len(inside) == len(set(inside)) == 2
+    assert found.plan.stages.count("lora") == 1

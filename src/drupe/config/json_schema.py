@@ -141,7 +141,9 @@ def _entry(
 
 def _or_open(shape: dict[str, Any]) -> dict[str, Any]:
     """Return the shape of a field that may also be a choice; what an editor shows stays."""
-    shown = {key: shape[key] for key in ("title", "description", "default") if key in shape}
+    shown: dict[str, Any] = {
+        key: shape[key] for key in ("title", "description", "default") if key in shape
+    }
     return {**shown, "anyOf": [shape, OPEN]}
 
 
