@@ -26,6 +26,7 @@ from drupe.preflight.examine import blockers_of, examine
 from drupe.preflight.finding import Finding
 from drupe.report.search import summary, why_nothing
 from drupe.report.words import size
+from drupe.search.samplers import refusal_of
 from drupe.search.searched import Searched
 from drupe.trials import STRATEGY, Trials, Tried, workflow_at
 
@@ -132,6 +133,8 @@ def draft_search(
     planned = plan.draft(first, warn, note)
     findings = examine(planned, estimates(planned))
     others = tuple(fault for fault in planned.blockers if fault not in planned.refusals)
+    refusal = refusal_of(searched.strategy.sampler)
+    others += (refusal,) if refusal else ()
     return replace(planned, blockers=others), findings
 
 

@@ -10,6 +10,7 @@ from drupe.chain import Step
 from drupe.config.schema import Search, Workflow
 from drupe.core.errors import DrupeError, Refused
 from drupe.plan import Plan
+from drupe.search.samplers import refusal_of
 from drupe.search.space import Point, short, told
 from drupe.shared_plan import merged
 from drupe.trials import draft_point
@@ -101,6 +102,8 @@ def foresee(
         plans.append((point, planned))
     if first is None:
         first = draft_point(workflow, Point(), 0, warn, note)
+    refusal = refusal_of(search.strategy.sampler)
+    blockers += (refusal,) if refusal else ()
     whole = merged(plans)[0] if plans else None
     alone = sum(len(planned.steps) for _, planned in plans)
     return Foresight(search, whole, first, count, alone, tuple(refused), blockers)

@@ -301,3 +301,10 @@ def test_a_fault_of_the_strategy(strategy: dict[str, Any], what: str, workspace:
     workspace.passes(more={"type": "Append", "text": ["", "!"]})
     workspace.config["engine"] |= {"search_strategy": strategy, "evaluate": "ends"}
     assert any(told.endswith(what) for told, _ in faults(workspace))
+
+
+def test_goals_that_are_waited_for_and_are_not_there(workspace: Workspace) -> None:
+    workspace.passes(more={"type": "Append", "text": ["", "!"]})
+    searched(workspace, stop_when_goals_met=True)
+    text = "engine.search_strategy.stop_when_goals_met has no effect: no number has a goal"
+    assert text in [said.text for said in load(workspace.file).notes]

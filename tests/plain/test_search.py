@@ -216,7 +216,7 @@ def test_a_limit_that_nothing_keeps_binds() -> None:
 
 
 def test_limits_bind_together() -> None:
-    trials = [tried(1, 0.9, 9), tried(2, 0.7, 4), tried(3, 0.75, 5)]
+    trials = [tried(1, 0.9, 9), tried(2, 0.7, 4), tried(3, 0.75, 5), tried(4, 0.799, 5.01)]
     found = bindings(trials, BOTH, (at_most(5), Limit(QUALITY, 0.8, Goal(value=0.8))))
     assert infeasible_words(found, shown) == (
         "the size limit of 5 and the accuracy limit of 0.8 bind together; "

@@ -455,3 +455,18 @@ def test_what_a_pass_does_inside_keeps_its_place_in_a_shared_plan(tmp_path: Path
     inside = [step.inside.stage for step in passes if step.inside]
     assert len(inside) == len(set(inside)) == 2
     assert found.plan.stages.count("lora") == 1
+
+
+def test_a_sampler_that_is_not_installed_is_refused_before_any_work(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.strategy(sampler="tpe")
+    monkeypatch.setattr("drupe.search.samplers.NEEDS", {"tpe": "no_such_package"})
+    with pytest.raises(Refused, match="needs no_such_package") as caught:
+        bench.run()
+    assert caught.value.remedy == 'pip install "drupe[search]"'
+    assert bench.heard.ran == []
+    workflow = load(bench.workspace.file)
+    assert workflow.search is not None
+    found = foresee(workflow, workflow.search, lambda text: None, lambda text: None)
+    assert [fault.what for fault in found.blockers] == ['is "tpe", which needs no_such_package']

@@ -66,6 +66,9 @@ def search_of(
         what = "compares by nothing: no number of the evaluator has a priority"
         remedy = 'Write "sub_types": [{"name": ..., "priority": 1}] in a metric.'
         document.fault(STRATEGY, what, remedy)
+    if strategy.stop_when_goals_met and not any(objective.goals for objective in objectives):
+        text = "engine.search_strategy.stop_when_goals_met has no effect: no number has a goal"
+        document.notes.append(Said(text, "warning"))
     for place, what, remedy in _blind(document, engine, passes, metrics, objectives, kind):
         document.fault(place, what, remedy)
     wanted = {objective.metric for objective in objectives}

@@ -18,8 +18,8 @@ def summary(searched: Searched) -> str:
     """Return one sentence on what came of the search."""
     verdict, counted = searched.verdict, tried(searched)
     if verdict == "keeps":
-        kept = "which keeps every limit" if searched.limits else "there is no limit"
-        return f"Best of {counted}: {settings(searched.chosen[0])}; {kept}."
+        kept = ", which keeps every limit" if searched.limits else ""
+        return f"Best of {counted}: {settings(searched.chosen[0])}{kept}."
     if verdict == "undecided":
         best = searched.chosen[0]
         names = searched.words(best).removeprefix("undecided ")

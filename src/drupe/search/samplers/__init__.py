@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -25,6 +26,9 @@ NAMES = {
 }
 
 
+NEEDS = {"tpe": "optuna"}
+
+
 class Sampler(Protocol):
     """What proposes points. All that it proposed is told before it is asked again."""
 
@@ -33,6 +37,15 @@ class Sampler(Protocol):
 
     def tell(self, trial: Trial) -> None:
         """Hear what came of a point."""
+
+
+def refusal_of(name: str) -> Refused | None:
+    """Return why a sampler cannot be used here, or None. Imports nothing."""
+    needed = NEEDS.get(name)
+    if needed is None or importlib.util.find_spec(needed) is not None:
+        return None
+    what = f'is "{name}", which needs {needed}'
+    return Refused("engine.search_strategy.sampler", what, 'pip install "drupe[search]"')
 
 
 def make_sampler(
@@ -45,13 +58,6 @@ def make_sampler(
 ) -> Sampler:
     """Return a sampler by its name, imported when it is used. options: of that sampler alone."""
     module, _, attribute = NAMES[name].partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except ModuleNotFoundError as fault:
-        raise Refused(
-            "engine.search_strategy.sampler",
-            f'is "{name}", which needs {fault.name}',
-            'pip install "drupe[search]"',
-        ) from fault
+    found = getattr(importlib.import_module(module), attribute)
     made: Sampler = found(space, objectives, limits, seed, **options)
     return made
