@@ -94,6 +94,7 @@ class Chain:
         self._measured: dict[str, str] = {}  # the stages that are, by their kind
         self.steps: list[Step] = []
         self.notes: list[str] = []
+        self.refusals: list[Refused] = []  # of passes, for what they are given
 
     def apply(self, named: NamedPass) -> None:
         """Add a pass on the latest stage, and its proof.
@@ -243,7 +244,9 @@ class Chain:
         if refusal:
             own = refusal.where == type(operation).__name__  # not what the user calls it
             where = f"{name} ({registered if own else refusal.where})"
-            self._blockers.add(Refused(where, refusal.what, refusal.remedy))
+            fault = Refused(where, refusal.what, refusal.remedy)
+            self._blockers.add(fault)
+            self.refusals += [fault] if isinstance(operation, Pass) else []
 
     def _refusal(self, operation: Operation, read: str, system: NamedSystem) -> Refused | None:
         """Return why an operation cannot work on the stage `read`, or not on that system."""

@@ -15,7 +15,7 @@ import json
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,6 +23,7 @@ from pathlib import Path
 
 from drupe.chain import INPUT, Step
 from drupe.core.cache import Result, Run
+from drupe.core.errors import StepError
 from drupe.core.executor import Batch, Executor
 from drupe.core.journal import Measured, journal_file, write_down
 from drupe.core.model import KINDS, Model
@@ -45,10 +46,35 @@ def work_off(planned: Plan, heard: Listener, force: bool = False) -> dict[str, R
     """
     with ExitStack() as held:
         executors = open_executors(planned, heard, force, held)
-        dispatch = _Dispatch(planned, heard, force, executors)
-        if max((executor.slots for executor in executors.values()), default=1) == 1:
-            return dispatch.one_by_one()
-        return dispatch.side_by_side()
+        return work_off_by(executors, planned, heard, force)[0]
+
+
+def work_off_by(
+    executors: Mapping[str, Executor],
+    planned: Plan,
+    heard: Listener,
+    force: bool = False,
+    forgiven: tuple[type[StepError], ...] = (),
+    made: Collection[str] = (),
+) -> tuple[dict[str, Result], dict[str, StepError]]:
+    """Work off every step by executors that are open; return the results, and what failed.
+
+    made: the keys of what was worked again already. forgiven: which failures end no more than the
+    steps that wait for the one that failed; each of these is then told with it. Raises any other.
+    """
+    dispatch = _Dispatch(planned, heard, force, executors, forgiven, made)
+    if max((executor.slots for executor in executors.values()), default=1) == 1:
+        return dispatch.one_by_one()
+    return dispatch.side_by_side()
+
+
+def prepare(planned: Plan, heard: Listener, force: bool) -> bool:
+    """Have each system where steps are to run make what they need; return whether one did."""
+    steps = planned.steps if force else planned.to_run
+    systems = {step.system.name: step.system.system for step in steps}
+    settings = {name: replace(planned.settings[name], note=heard.note) for name in systems}
+    made = [systems[name].prepare(settings[name]) for name in systems]
+    return any(made)
 
 
 def open_executors(
@@ -93,12 +119,20 @@ class _Dispatch:
     """The results so far, and the lanes that are still to be worked off."""
 
     def __init__(
-        self, planned: Plan, heard: Listener, force: bool, executors: dict[str, Executor]
+        self,
+        planned: Plan,
+        heard: Listener,
+        force: bool,
+        executors: Mapping[str, Executor],
+        forgiven: tuple[type[StepError], ...] = (),
+        made: Collection[str] = (),
     ) -> None:
         self._planned = planned
         self._heard = heard
         self._force = force
         self._executors = executors
+        self._forgiven, self._made = forgiven, made
+        self._failed: dict[str, StepError] = {}
         self._results: dict[str, Result] = {}
         self._models: dict[str, Model] = {INPUT: planned.source.model}
         self._makers = {step.stage: step for step in planned.steps if step.role == "pass"}
@@ -111,7 +145,7 @@ class _Dispatch:
         open_lane: dict[str, _Lane] = {}  # by system: the lane that still grows
         for step in self._planned.steps:
             system = step.system.name
-            runs = self._force or not step.hit
+            runs = self._forces(step) or not step.hit
             joins = runs and self._executors[system].joins
             lane = open_lane.get(system) if joins else None
             if lane is None:
@@ -124,21 +158,24 @@ class _Dispatch:
                 open_lane[system] = lane
         return lanes
 
-    def one_by_one(self) -> dict[str, Result]:
+    def one_by_one(self) -> tuple[dict[str, Result], dict[str, StepError]]:
         """Work off the lanes in this thread."""
         for lane in self.lanes():
-            self._work(lane, lambda call: call())
-        return self._results
+            if not self._is_lost(lane):
+                self._work(lane, lambda call: call())
+        return self._results, self._failed
 
-    def side_by_side(self) -> dict[str, Result]:
+    def side_by_side(self) -> tuple[dict[str, Result], dict[str, StepError]]:
         """Work off the lanes in threads of their own, as many at once as the systems' slots."""
         waiting, running = self.lanes(), _Running()
         try:
             while waiting or running.lanes:
+                waiting = [lane for lane in waiting if not self._is_lost(lane)]
                 for lane in self._ready(waiting, running):
                     waiting.remove(lane)
                     running.start(lane, self._work)
-                running.next_message()()
+                if running.lanes:
+                    running.next_message()()
         except BaseException:
             with self._beginning:
                 self._stopping.set()
@@ -148,7 +185,28 @@ class _Dispatch:
                     "End it there."
                 )
             raise
-        return self._results
+        return self._results, self._failed
+
+    def _forces(self, step: Step) -> bool:
+        """Return whether a step is worked though it may be in the cache."""
+        return self._force and step.key not in self._made
+
+    def _is_lost(self, lane: _Lane) -> bool:
+        """Return whether a lane waits for what failed; its steps have then failed with it."""
+        own = {step.stage for step in lane.steps if step.role == "pass"}
+        for step in lane.steps:
+            for stage in set(step.reads) - own:
+                maker = self._makers.get(stage)
+                if maker is not None and maker.name in self._failed:
+                    self._lose(lane, self._failed[maker.name])
+                    return True
+        return False
+
+    def _lose(self, lane: _Lane, fault: StepError) -> None:
+        """Write down that the steps of a lane that have no result will have none."""
+        for step in lane.steps:
+            if step.name not in self._results:
+                self._failed[step.name] = fault
 
     def _ready(self, waiting: list[_Lane], running: _Running) -> list[_Lane]:
         """Return the waiting lanes that can start now, within the slots of their systems."""
@@ -174,10 +232,13 @@ class _Dispatch:
                 # The next step of this lane reads what this one made: it is put down here.
                 self._put_down(step, result)
                 say(partial(self._heard.finished, step, result))
-        except BaseException:
+        except BaseException as fault:
             if lane.followed is not None:
                 lane.followed.cancel(self._teller(step, say))
-            raise
+            if not (isinstance(fault, StepError) and isinstance(fault, self._forgiven)):
+                raise
+            say(partial(self._heard.forgiven, step, fault))
+            say(partial(self._lose, lane, fault))
 
     def _put_down(self, step: Step, result: Result) -> None:
         self._results[step.name] = result
@@ -196,7 +257,7 @@ class _Dispatch:
         base = read[0] if KINDS[step.operation.gives].has_base else None
         parents = tuple(model.digest for model in read)
         result = cache.run(
-            step.key, step.operation.gives, parents, work, base, self._force, step.parts
+            step.key, step.operation.gives, parents, work, base, self._forces(step), step.parts
         )
         if not result.hit and self._executors[lane.system].here:
             note_down(step, read[0], result)

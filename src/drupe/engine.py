@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from drupe import plan
 from drupe.config.load import load
-from drupe.config.schema import Workflow
+from drupe.config.schema import Search, Workflow
 from drupe.core.amounts import read_bytes
-from drupe.core.cache import Result
-from drupe.core.errors import refuse
+from drupe.core.errors import Infeasible, refuse
 from drupe.core.files import check_writable, full_disk_told
 from drupe.core.housekeeping import fit
-from drupe.core.job import INSIDE
-from drupe.core.model import Model
-from drupe.dispatch import work_off
+from drupe.dispatch import prepare, work_off
 from drupe.listener import Listener
-from drupe.outcome import Outcome, Score, Stage
-from drupe.output import model_folder, output_folder, write_output
+from drupe.outcome import Outcome, stage_of
+from drupe.output import PAGE, model_folder, output_folder, write_output, write_ranked
 from drupe.packaging.packages import write_packages
 from drupe.plan import CACHE_FIELD, Plan
 from drupe.preflight.estimates import estimates
 from drupe.preflight.examine import blockers_of, examine
 from drupe.preflight.finding import Finding
+from drupe.report.search import summary, why_nothing
 from drupe.report.words import size
+from drupe.search.samplers import refusal_of
+from drupe.search.searched import Searched
+from drupe.trials import STRATEGY, Trials, Tried, workflow_at
 
 
 def run(
@@ -58,6 +57,8 @@ def run(
         if isinstance(config, Workflow)
         else load(Path(config), system, target, output, settings, strict=strict)
     )
+    if workflow.search is not None:
+        return search(workflow, workflow.search, heard, force, started)
     planned, findings = _draft(workflow, heard)
     kept = planned.kept
     with planned.cache.using(kept) if kept else nullcontext():
@@ -88,13 +89,59 @@ def _draft(workflow: Workflow, heard: Listener) -> tuple[Plan, list[Finding]]:
     return planned, findings
 
 
-def prepare(planned: Plan, heard: Listener, force: bool) -> bool:
-    """Have each system where steps are to run make what they need; return whether one did."""
-    steps = planned.steps if force else planned.to_run
-    systems = {step.system.name: step.system.system for step in steps}
-    settings = {name: replace(planned.settings[name], note=heard.note) for name in systems}
-    made = [systems[name].prepare(settings[name]) for name in systems]
-    return any(made)
+def search(
+    workflow: Workflow, searched: Search, heard: Listener, force: bool, started: float
+) -> Outcome:
+    """Try the points of a search, and deliver the best of them; raise Infeasible if none is.
+
+    What was tried stands in the report either way.
+    """
+    planned, findings = draft_search(workflow, searched, heard.warning, heard.note)
+    refuse(workflow.file, [*planned.blockers, *blockers_of(findings)])
+    heard.planned(planned)
+    for finding in findings:
+        heard.found(finding)
+    planned.cache.save_digests()
+    heard.note(f"{searched.space.size} points: {searched.strategy.words}.")
+    with Trials(workflow, heard, force) as trials:
+        told = trials.run()
+        heard.searched(told)
+        tried = [trials.tried(trial.number) for trial in told.chosen] or [trials.input_alone]
+        outcomes = [_outcome(each, told, started) for each in tried]
+        with full_disk_told(output_folder(planned)):
+            write_output(outcomes[0], heard.warning)
+            write_ranked(outcomes, heard.warning)
+            if told.chosen:
+                write_packages(outcomes[0], output_folder(planned), heard.note)
+        keep_quota(outcomes[0].plan, heard)
+    if not told.chosen:
+        remedy = "Loosen a limit, or leave more to choose from. What was tried: "
+        raise Infeasible(STRATEGY, why_nothing(told), f"{remedy}{output_folder(planned) / PAGE}")
+    if told.verdict == "undecided":
+        heard.warning(summary(told))
+    return outcomes[0]
+
+
+def draft_search(
+    workflow: Workflow,
+    searched: Search,
+    warn: Callable[[str], None],
+    note: Callable[[str], None],
+) -> tuple[Plan, list[Finding]]:
+    """Return the plan of a search's first point, with what is in the way of all its points."""
+    first = workflow_at(workflow, searched.space.point(0), len(searched.passes))
+    planned = plan.draft(first, warn, note)
+    findings = examine(planned, estimates(planned))
+    others = tuple(fault for fault in planned.blockers if fault not in planned.refusals)
+    refusal = refusal_of(searched.strategy.sampler)
+    others += (refusal,) if refusal else ()
+    return replace(planned, blockers=others), findings
+
+
+def _outcome(tried: Tried, told: Searched, started: float) -> Outcome:
+    assert tried.plan is not None
+    delivered = model_folder(tried.plan) if told.chosen else None
+    return Outcome(tried.plan, tried.stages, delivered, time.monotonic() - started, told)
 
 
 def _work(planned: Plan, heard: Listener, force: bool, started: float) -> Outcome:
@@ -137,56 +184,3 @@ def keep_quota(planned: Plan, heard: Listener) -> None:
             f"The cache holds {size(sweep.left_bytes)} that runs need now: more than "
             f"engine.cache_quota ({quota}) allows. Nothing of that was dropped."
         )
-
-
-def stage_of(planned: Plan, name: str, results: dict[str, Result]) -> Stage:
-    """Return the stage `name` with all that was measured of it."""
-    about = [step for step in planned.steps if step.stage == name]
-    made = next((results[step.name] for step in about if step.role == "pass"), None)
-    outer = next((s for s in planned.steps if s.inside and s.inside.stage == name), None)
-    proof = next((results[step.name] for step in about if step.role == "proof"), None)
-    scored = {
-        step.name.removeprefix(f"{name}: "): results[step.name].model.path
-        for step in about
-        if step.role == "metric"
-    }
-    scores = {metric: _score(path) for metric, path in scored.items()}
-    if planned.workflow.engine.no_samples:  # here, so that nothing that tells of a run has them
-        scores = {metric: score.without_samples() for metric, score in scores.items()}
-    proven = _score(proof.model.path) if proof else None
-    if outer is not None and outer.inside is not None:  # it was made, and lies nowhere
-        kind, facts = outer.inside.operation.gives, results[outer.name].facts.get(INSIDE, {})
-        nowhere = Model(kind, Path(), "")
-        return Stage(name, kind, nowhere, 0, 0.0, 0, facts, {}, {}, proven, within=outer.stage)
-    model = made.model if made else planned.source.model
-    return Stage(
-        name=name,
-        kind=model.kind,
-        model=model,
-        size_bytes=made.size_bytes if made else planned.source.size_bytes,
-        seconds=made.seconds if made else 0.0,
-        peak_bytes=made.peak_bytes if made else 0,
-        facts={name: fact for name, fact in made.facts.items() if name != INSIDE} if made else {},
-        scores=scores,
-        answers={
-            metric: _read(path / "items.json")
-            for metric, path in scored.items()
-            if (path / "items.json").exists()
-        },
-        proof=proven,
-        goldens=_goldens(proof.model.path) if proof else None,
-        machine=made.machine if made else {},
-    )
-
-
-def _goldens(folder: Path) -> dict[str, Any] | None:
-    file = folder / "goldens.json"
-    return _read(file) if file.is_file() else None
-
-
-def _score(folder: Path) -> Score:
-    return Score.from_json(_read(folder / "score.json"))
-
-
-def _read(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))

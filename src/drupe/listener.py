@@ -6,8 +6,11 @@ from typing import Any
 
 from drupe.chain import Step
 from drupe.core.cache import Result
+from drupe.core.errors import StepError
 from drupe.plan import Plan
 from drupe.preflight.finding import Finding
+from drupe.search.searched import Searched
+from drupe.search.trial import Trial
 
 
 class Listener:
@@ -27,6 +30,15 @@ class Listener:
 
     def finished(self, step: Step, result: Result) -> None:
         """Hear that a step's result is there, found or made."""
+
+    def forgiven(self, step: Step, fault: StepError) -> None:
+        """Hear that a step failed and the run goes on: a search tolerates it."""
+
+    def tried(self, trial: Trial, tried: int, standing: str) -> None:
+        """Hear what came of a point of a search; tried: how many points, standing: in words."""
+
+    def searched(self, searched: Searched) -> None:
+        """Hear what a search came to, before its best is delivered."""
 
     def note(self, text: str) -> None:
         """Hear what was done beside the steps."""

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from drupe.core.cache import Result
+from drupe.core.goal import Number
+from drupe.core.job import INSIDE
 from drupe.core.model import Model
 from drupe.core.paired import Difference, difference
 from drupe.plan import Plan
+from drupe.search.searched import Searched
 
 # What a score tells in the words of the data, and how many samples it left out.
 LEFT_OUT = "samples_left_out"
 QUOTES = ("samples", "choices", LEFT_OUT)
-
-
-@dataclass(frozen=True)
-class Number:
-    """One number of a score, with the ends of its 95 % interval where there is one."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
 
 
 @dataclass(frozen=True)
@@ -131,13 +128,15 @@ class Outcome:
     """The stages in order, the last one being the model to deploy.
 
     path: the folder in which that model is delivered; None where there was no pass.
-    seconds: wall time of this run, found results included.
+    seconds: wall time of this run, found results included. searched: what was tried, where this
+    is what a search chose; where nothing keeps every limit, it holds the input model alone.
     """
 
     plan: Plan
     stages: tuple[Stage, ...]
     path: Path | None
     seconds: float
+    searched: Searched | None = None
 
     @property
     def final(self) -> Stage:
@@ -160,3 +159,56 @@ class Outcome:
     def scores(self) -> dict[str, Score]:
         """What was measured of the final model."""
         return self.final.scores
+
+
+def stage_of(planned: Plan, name: str, results: Mapping[str, Result]) -> Stage:
+    """Return the stage `name` with all that was measured of it."""
+    about = [step for step in planned.steps if step.stage == name]
+    made = next((results[step.name] for step in about if step.role == "pass"), None)
+    outer = next((s for s in planned.steps if s.inside and s.inside.stage == name), None)
+    proof = next((results[step.name] for step in about if step.role == "proof"), None)
+    scored = {
+        step.name.removeprefix(f"{name}: "): results[step.name].model.path
+        for step in about
+        if step.role == "metric"
+    }
+    scores = {metric: _score(path) for metric, path in scored.items()}
+    if planned.workflow.engine.no_samples:  # here, so that nothing that tells of a run has them
+        scores = {metric: score.without_samples() for metric, score in scores.items()}
+    proven = _score(proof.model.path) if proof else None
+    if outer is not None and outer.inside is not None:  # it was made, and lies nowhere
+        kind, facts = outer.inside.operation.gives, results[outer.name].facts.get(INSIDE, {})
+        nowhere = Model(kind, Path(), "")
+        return Stage(name, kind, nowhere, 0, 0.0, 0, facts, {}, {}, proven, within=outer.stage)
+    model = made.model if made else planned.source.model
+    return Stage(
+        name=name,
+        kind=model.kind,
+        model=model,
+        size_bytes=made.size_bytes if made else planned.source.size_bytes,
+        seconds=made.seconds if made else 0.0,
+        peak_bytes=made.peak_bytes if made else 0,
+        facts={name: fact for name, fact in made.facts.items() if name != INSIDE} if made else {},
+        scores=scores,
+        answers={
+            metric: _read(path / "items.json")
+            for metric, path in scored.items()
+            if (path / "items.json").exists()
+        },
+        proof=proven,
+        goldens=_goldens(proof.model.path) if proof else None,
+        machine=made.machine if made else {},
+    )
+
+
+def _goldens(folder: Path) -> dict[str, Any] | None:
+    file = folder / "goldens.json"
+    return _read(file) if file.is_file() else None
+
+
+def _score(folder: Path) -> Score:
+    return Score.from_json(_read(folder / "score.json"))
+
+
+def _read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))

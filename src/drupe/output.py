@@ -5,13 +5,14 @@ OUTPUT/report.html                     what a person looks at
 OUTPUT/report.json                     stages, scores, versions
 OUTPUT/config.lock.json                the config as it was read, and what pins it
 OUTPUT/items.json                      what the metrics say of each row, for comparisons
+OUTPUT/ranked/2/cpu-cpu_model/         what a search ranks second, if more than the best is wanted
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from drupe.core.files import (
     files_below,
     folder_in_place_of,
     link_if_large,
+    remove_tree,
     write_atomic,
 )
 from drupe.core.secrets import redacted_values
@@ -38,6 +40,7 @@ from drupe.report.verdict import verdict
 FORMAT = 1
 EDITABLE = (".json", ".jinja", ".md", ".txt", ".yaml")
 REPORT, LOCK, PAGE, ITEMS = "report.json", "config.lock.json", "report.html", "items.json"
+RANKED, MARK = "ranked", "point.json"  # models that a search ranks behind its best
 
 
 def output_folder(planned: Plan) -> Path:
@@ -91,6 +94,38 @@ def write_output(outcome: Outcome, warn: Callable[[str], None]) -> None:
     _write_items(folder / ITEMS, outcome)
     written = _write(folder / REPORT, report(outcome))
     _write_page(folder / PAGE, page(outcome, written))
+
+
+def ranked_folder(planned: Plan, place: int) -> Path:
+    """Return where the model that a search ranks second, third, ... is delivered."""
+    return output_folder(planned) / RANKED / f"{place}" / f"{planned.workflow.target.label}_model"
+
+
+def write_ranked(outcomes: Sequence[Outcome], warn: Callable[[str], None]) -> None:
+    """Deliver what a search ranks behind its best; what else lies there is an earlier search's."""
+    planned = outcomes[0].plan
+    wanted = {ranked_folder(planned, place).parent for place in range(2, len(outcomes) + 1)}
+    above = output_folder(planned) / RANKED
+    for old in above.iterdir() if above.is_dir() else ():
+        if old not in wanted and old.name.isdigit() and (old / MARK).is_file():
+            remove_tree(old)
+    for place, outcome in enumerate(outcomes[1:], 2):
+        folder = ranked_folder(planned, place)
+        final = outcome.final
+        assert outcome.searched is not None
+        point = outcome.searched.chosen[place - 1].point.values
+        told = {"drupe": drupe.__version__, "digest": final.model.digest, "point": point}
+        written = _report(folder.parent / MARK)
+        if folder.is_dir() and written is not None and written.get("digest") == told["digest"]:
+            repair(final.model.path, folder, warn)
+            continue
+        if folder.exists() and any(folder.iterdir()) and written is None:
+            what = "is not empty, and was not written by drupe"
+            raise Refused(str(folder), what, "Move it away, or name another folder with -o.")
+        _write(folder.parent / MARK, told)
+        with folder_in_place_of(folder) as staging:
+            deliver(final.model.path, staging)
+            write_companions(final, staging, _name(outcome.plan))
 
 
 def _name(planned: Plan) -> str:
@@ -162,6 +197,7 @@ def report(outcome: Outcome) -> dict[str, Any]:
         "verdict": verdict(outcome),
         "stages": _stages(outcome),
         "libraries": _libraries(planned),
+        **({"search": outcome.searched.to_json()} if outcome.searched else {}),
     }
 
 

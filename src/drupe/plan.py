@@ -37,7 +37,8 @@ CACHE_FIELD = "engine.cache_dir"
 class Plan:
     """All that will be done, in order.
 
-    blockers: why it cannot be, as far as planning finds it. settings: of each system, by its name.
+    blockers: why it cannot be, as far as planning finds it. refusals: those of them that are a
+    pass's word on what it is given. settings: of each system, by its name.
     fetched: the digests of what was brought from elsewhere.
     """
 
@@ -49,6 +50,7 @@ class Plan:
     blockers: tuple[DrupeError, ...] = ()
     settings: Mapping[str, Setting] = field(default_factory=dict)
     fetched: frozenset[str] = frozenset()
+    refusals: tuple[DrupeError, ...] = ()
 
     @property
     def to_run(self) -> tuple[Step, ...]:
@@ -142,8 +144,9 @@ def draft(
     notes += [*chain.notes, *sorted({*asked, *_workspace_notes(workflow, used)})]
     steps, used_there = tuple(chain.steps), frozenset(inputs.used)
     planned = Plan(
-        workflow, source, cache, steps, tuple(notes), settings=settings, fetched=used_there
-    )
+        workflow, source, cache, steps, tuple(notes), settings=settings, fetched=used_there,
+        refusals=tuple(chain.refusals),
+    )  # fmt: skip
     told = any(fault.where == CACHE_FIELD for fault in blockers.found)
     if planned.to_run and not told:  # a cache that cannot be written serves what it holds
         with blockers:

@@ -81,7 +81,7 @@ def test_alone_it_looks_and_plans_and_tells_what_is_absent(
     assert "the best model" in environment.drupe("--help").stdout
     findings = environment.findings()
     assert findings["drupe"]["state"] == "fine"
-    for extra in ("finetune", "cpu", "gpu", "eval", "ray", "azureml"):
+    for extra in ("finetune", "cpu", "gpu", "eval", "search", "ray", "azureml"):
         assert findings[f"[{extra}]"]["state"] == "note"
         assert findings[f"[{extra}]"]["remedy"] == f'pip install "drupe[{extra}]"'
     (tmp_path / "input").mkdir()
@@ -131,6 +131,7 @@ def test_finetune_tunes_and_merges(built: Built, environment: Environment, tmp_p
     ("extra", "modules"),
     [
         ("eval", ["lm_eval"]),
+        ("search", ["optuna"]),
         ("ray", ["ray", "ray.util.client"]),
         ("azureml", ["azure.ai.ml", "azure.identity", "azure.keyvault.secrets"]),
     ],

@@ -16,18 +16,19 @@ SOURCE = Path(__file__).parents[2] / "src"
 # core; `drupe` itself (the public names, loaded lazily) is imported for its version alone.
 MAY_IMPORT: dict[str, set[str]] = {
     "core": set(),
+    "search": set(),
     "catalog": set(),
-    "config": {"catalog", "data"},  # of data the light files: see below
+    "config": {"catalog", "data", "search"},  # of data the light files: see below
     "resources": {"checkpoint"},  # the light file
     "systems": {"catalog", "resources"},  # of resources the light file that asks AzureML
     "chain": {"catalog", "config", "resources"},
     "plan": {"catalog", "chain", "config", "resources"},
-    "outcome": {"plan"},
+    "outcome": {"plan", "search"},
     "packaging": {"config", "outcome", "plan", "resources"},
     "preflight": {"chain", "output", "plan", "report", "resources", "systems"},
-    "report": {"outcome", "plan"},
-    "output": {"outcome", "packaging", "plan", "report"},
-    "listener": {"chain", "plan", "preflight"},
+    "report": {"outcome", "plan", "search"},
+    "output": {"outcome", "packaging", "plan", "report", "search"},
+    "listener": {"chain", "plan", "preflight", "search"},
     "dispatch": {"chain", "listener", "plan", "preflight", "resources", "systems"},
     "engine": {
         "config",
@@ -39,8 +40,22 @@ MAY_IMPORT: dict[str, set[str]] = {
         "plan",
         "preflight",
         "report",
+        "search",
+        "trials",
     },
     "doctor": set(),
+    "shared_plan": {"chain", "plan", "search"},
+    "trials": {
+        "config",
+        "dispatch",
+        "listener",
+        "outcome",
+        "plan",
+        "preflight",
+        "search",
+        "shared_plan",
+    },
+    "foresight": {"chain", "config", "plan", "search", "shared_plan", "trials"},
     "cli": {
         "catalog",
         "chain",
@@ -48,6 +63,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "doctor",
         "engine",
         "evaluate",  # the light files by which a model is timed
+        "foresight",
         "inspect",
         "listener",
         "outcome",
@@ -56,7 +72,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "preflight",
         "report",
         "resources",  # what a batch fetches where it runs
+        "search",
         "systems",
+        "trials",
     },
     "inspect": {"checkpoint", "export", "resources"},
     "__main__": {"cli"},
@@ -71,10 +89,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "": set(),
 }
 LIGHT_PACKAGES = {
-    "core", "catalog", "config", "resources", "systems", "chain", "plan", "outcome", "report",
-    "output",
-    "packaging", "preflight", "listener", "dispatch", "engine", "cli", "doctor", "inspect",
-    "__main__", "testing", "",
+    "core", "catalog", "config", "resources", "search", "systems", "chain", "plan", "outcome",
+    "output", "report", "packaging", "preflight", "listener", "dispatch", "engine",
+    "trials", "shared_plan", "foresight", "cli", "doctor", "inspect", "__main__", "testing", "",
 }  # fmt: skip
 # Declarations, in packages whose other files are heavy.
 LIGHT_FILES = {
@@ -116,6 +133,7 @@ LIGHT_LIBRARIES = {"packaging", "pydantic", "pydantic_core", "pytest", "rich", "
 # ONNX graph), with what they may import.
 WHEN_USED = {
     "drupe.inspect.graph": {"onnx_ir"},
+    "drupe.search.samplers.tpe": {"optuna"},
     "drupe.systems.azureml.job": {"azure"},
     "drupe.systems.azureml.workspace": {"azure"},
     "drupe.systems.ray.cluster": {"ray"},

@@ -288,7 +288,102 @@ CASES: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
     "N10 false": ([], {"engine": {"search_strategy": False}}, {"engine": {}}),
     "N10 null": ([], {"engine": {"search_strategy": None}}, {"engine": {}}),
     "N10 empty": ([], {"engine": {"search_strategy": {}}}, {"engine": {}}),
-    "N10 a search": (["N10"], {"engine": {"search_strategy": {"sampler": "tpe"}}}, {"engine": {}}),
+    "N10 a search": (
+        [],
+        {"engine": {"search_strategy": {"sampler": "tpe"}}},
+        {"engine": {"search_strategy": {"sampler": "tpe"}}},
+    ),
+    "N10 the words of 2023": (
+        ["N6", "N6", "N10"],
+        {
+            "engine": {
+                "search_strategy": {
+                    "execution_order": "JOINT",
+                    "search_algorithm": "exhaustive",
+                    "search_algorithm_config": {"num_samples": 3, "with_replacement": False},
+                    "max_iter": 2,
+                }
+            }
+        },
+        {
+            "engine": {
+                "search_strategy": {
+                    "execution_order": "joint",
+                    "max_iter": 2,
+                    "sampler": "sequential",
+                    "sampler_config": {"max_samples": 3},
+                }
+            }
+        },
+    ),
+    "N10 flat, every point, what has no effect": (
+        ["N10", "N10", "N10"],
+        {
+            "engine": {
+                "search_strategy": {
+                    "sampler": "random",
+                    "max_samples": 0,
+                    "seed": 7,
+                    "with_replacement": True,
+                    "include_pass_params": True,
+                }
+            }
+        },
+        {"engine": {"search_strategy": {"sampler": "random", "sampler_config": {"seed": 7}}}},
+    ),
+    "N12 alternatives": (
+        ["N6"],
+        {"passes": {"q": [{"type": "LoRA", "lora_r": 4, "lora_dropout": 0}, {"type": "DoRA"}]}},
+        {"passes": {"q": [{"type": "LoRA", "lora_dropout": 0, "r": 4}, {"type": "DoRA"}]}},
+    ),
+    "N20 values": (
+        ["N20", "N20", "N20", "N20"],
+        {
+            "passes": {
+                "b": {
+                    "type": "ModelBuilder",
+                    "int4_block_size": "SEARCHABLE_VALUES",
+                    "rounding": "DEFAULT_VALUE",
+                    "int4_is_symmetric": {
+                        "olive_parameter_type": "SearchParameter",
+                        "type": "Boolean",
+                    },
+                    "precision": {
+                        "olive_parameter_type": "SearchParameter",
+                        "type": "Categorical",
+                        "support": ["int4", "int8"],
+                    },
+                }
+            }
+        },
+        {
+            "passes": {
+                "b": {
+                    "type": "ModelBuilder",
+                    "int4_block_size": {"search": "all"},
+                    "int4_is_symmetric": {"search": [False, True]},
+                    "precision": {"search": ["int4", "int8"]},
+                }
+            }
+        },
+    ),
+    "N20 what is not read": (
+        ["N20", "N20", "N14"],
+        {
+            "passes": {
+                "b": {
+                    "type": "ModelBuilder",
+                    "int4_block_size": {
+                        "olive_parameter_type": "SearchParameter",
+                        "type": "Conditional",
+                    },
+                    "precision": {"search": ["int4", "int8"]},
+                    "disable_search": True,
+                }
+            }
+        },
+        {"passes": {"b": {"type": "ModelBuilder", "precision": {"search": ["int4", "int8"]}}}},
+    ),
     "N17 default": (
         ["N17"],
         builder({"int4_algo_config": "default", "int4_is_symmetric": False}),
@@ -413,7 +508,11 @@ CASES: dict[str, tuple[list[str], dict[str, Any], dict[str, Any]]] = {
             ),
         ),
     ),
-    "N10 true": (["N10"], {"engine": {"search_strategy": True}}, {"engine": {}}),
+    "N10 true": (
+        ["N10"],
+        {"engine": {"search_strategy": True}},
+        {"engine": {"search_strategy": {"execution_order": "joint", "sampler": "sequential"}}},
+    ),
 }
 
 

@@ -223,13 +223,6 @@ def test_a_data_config_that_is_not_there(workspace: Workspace) -> None:
     ]
 
 
-def test_a_search_is_refused(workspace: Workspace) -> None:
-    workspace.config["engine"]["search_strategy"] = {"sampler": "tpe"}
-    [(line, what, _)] = faults(workspace)
-    assert what == "engine.search_strategy asks for a search, which this version does not have"
-    assert line == line_of(workspace, "search_strategy")
-
-
 def test_two_metrics_of_one_name_are_refused(workspace: Workspace) -> None:
     workspace.config["evaluators"]["all"]["metrics"] = [{"type": "Length"}, {"type": "Length"}]
     [(_, what, remedy)] = faults(workspace)

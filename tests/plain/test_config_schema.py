@@ -114,13 +114,25 @@ def test_one_name_may_stand_for_a_list_of_one(validator: Any) -> None:
 
 def test_an_editor_is_told_what_a_field_is() -> None:
     schema = json_schema()
-    entries = schema["properties"]["passes"]["additionalProperties"]["anyOf"]
+    *entries, alternatives = schema["properties"]["passes"]["additionalProperties"]["anyOf"]
+    assert alternatives["items"] == {"anyOf": entries}
     assert [entry["properties"]["type"]["const"] for entry in entries] == PASSES.names()
     lora = entries[0]
     assert lora["properties"]["r"]["description"] == "Rank of the adapter."
     assert "low-rank adapter" in lora["description"]
     assert "target" not in entries[2]["properties"], "filled in, not written"
     assert Dataset.__name__ in schema["$defs"]
+
+
+def test_choices_of_a_search_are_sound(validator: Any) -> None:
+    root, _, _ = canonical(DEMO)
+    config = json.loads(json.dumps(root))
+    builder = config["passes"]["builder"]
+    config["passes"]["builder"] = [builder | {"precision": {"search": ["int4", "int8"]}}, builder]
+    config["engine"]["search_strategy"] = {"sampler": "tpe", "max_iter": 4}
+    assert validator.is_valid(config)
+    config["passes"]["builder"][0]["precision"] = {"search": []}
+    assert not validator.is_valid(config)
 
 
 def test_the_schema_is_printed_and_written(tmp_path: Path, capsys: Captured) -> None:

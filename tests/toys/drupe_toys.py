@@ -15,6 +15,7 @@ from typing import Literal
 
 from drupe import DrupeError, Job, Metric, Model, Pass
 from drupe.core.dataset import Dataset
+from drupe.core.errors import Refused
 
 
 class Reverse(Pass):
@@ -121,6 +122,7 @@ class Breaks(Pass):
         "input",
         "sleep",
         "leak",
+        "refusal",
     ]
 
     def run(self, model: Model, out: Path, job: Job) -> None:
@@ -132,6 +134,9 @@ class Breaks(Pass):
 
     def _error(self, model: Model, out: Path) -> None:
         raise DrupeError("Breaks.how", "is error", "Choose another.")
+
+    def _refusal(self, model: Model, out: Path) -> None:
+        raise Refused("Breaks.how", "is refusal, which nothing can be made of", "Choose another.")
 
     def _segfault(self, model: Model, out: Path) -> None:
         ctypes.string_at(0)
@@ -194,6 +199,14 @@ class SlowLength(Length):
         super().run(model, out, job)
         score = json.loads((out / "score.json").read_text())
         score |= {"began": began, "ended": time.time()}
+        (out / "score.json").write_text(json.dumps(score))
+
+
+class NoLength(Length):
+    """Give no number."""
+
+    def run(self, model: Model, out: Path, job: Job) -> None:
+        score = {"metric": "length", "skipped": "no ruler"}
         (out / "score.json").write_text(json.dumps(score))
 
 

@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from drupe.core.errors import Refused
+from drupe.core.goal import Number
 from drupe.core.paired import Difference, difference
-from drupe.outcome import Number, Score
+from drupe.outcome import Score
 from drupe.output import ITEMS, LOCK, REPORT
-from drupe.report.words import difference_text, duration, number_text, size
+from drupe.report.words import difference_text, duration, estimate_text, size
 
 EXAMPLES = """\
   drupe compare models/int4 models/int8
@@ -166,7 +167,7 @@ def _show_numbers(console: Console, first: Made, second: Made, numbers: list[Com
     for each in numbers:
         share = each.score.metric == "accuracy" and " " not in each.name
         one, other = (
-            ABSENT if value is None else number_text(value, share=share)
+            ABSENT if value is None else estimate_text(value, "share" if share else "")
             for value in (each.first, each.second)
         )
         told = NOT_PAIRED if each.found is None else difference_text(each.found, each.score)

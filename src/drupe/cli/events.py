@@ -3,7 +3,7 @@
 CACHE/logs/TIME-PID/events.jsonl   of each run, the last KEPT of them; --events FILE names another
 
     {"time": seconds since 1970, "event": planned | started | progress | note | warning |
-     finished | failed | delivered, "step": its name where it is a step's, ...}
+     finished | failed | trial | searched | delivered, "step": its name where it is a step's, ...}
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import IO, Any
 from drupe.chain import Step
 from drupe.cli.fault import failure
 from drupe.core.cache import Result
-from drupe.core.errors import DrupeError, Refused
+from drupe.core.errors import DrupeError, Refused, StepError
 from drupe.core.files import check_writable, remove_tree
 from drupe.core.secrets import redacted_values
 from drupe.listener import Listener
@@ -26,6 +26,8 @@ from drupe.outcome import Outcome
 from drupe.output import PAGE, output_folder, report
 from drupe.plan import Plan
 from drupe.preflight.finding import Finding
+from drupe.search.searched import Searched
+from drupe.search.trial import Trial
 
 KEPT = 20
 PROGRESS_SECONDS = 1.0
@@ -99,6 +101,21 @@ class EventLog(Listener):
             peak_bytes=result.peak_bytes,
         )
         self._shown.finished(step, result)
+
+    def forgiven(self, step: Step, fault: StepError) -> None:
+        """Write that a step failed and the search goes on."""
+        self._write("failed", step=step.name, **failure(fault))
+        self._shown.forgiven(step, fault)
+
+    def tried(self, trial: Trial, tried: int, standing: str) -> None:
+        """Write what came of a point."""
+        self._write("trial", trial=trial.to_json(), standing=standing)
+        self._shown.tried(trial, tried, standing)
+
+    def searched(self, searched: Searched) -> None:
+        """Write what a search came to."""
+        self._write("searched", **{**searched.to_json(), "trials": len(searched.trials)})
+        self._shown.searched(searched)
 
     def found(self, finding: Finding) -> None:
         """Write what preflight saw."""

@@ -10,20 +10,23 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from drupe.chain import Step
 from drupe.cli.job import add_job_arguments, read_job
 from drupe.cli.progress import Terminal
-from drupe.config.schema import Workflow
+from drupe.config.schema import Search, Workflow
 from drupe.core.errors import Refused, refuse
 from drupe.core.secrets import redacted_values
+from drupe.foresight import foresee
 from drupe.plan import Plan, draft
 from drupe.preflight.estimates import Estimate, estimates
 from drupe.preflight.examine import blockers_of, examine
 from drupe.preflight.finding import Finding
 from drupe.preflight.texts import samples
 from drupe.report.words import duration, size
+from drupe.trials import STRATEGY
 
 EXAMPLES = """\
   drupe plan olive-config.json
@@ -56,6 +59,8 @@ def show(workflow: Workflow, *, count: int = 0, as_json: bool = False) -> int:
     """
     terminal = Terminal()
     warned: list[str] = []
+    if workflow.search is not None:
+        return _show_search(workflow, workflow.search, as_json=as_json)
     planned = draft(workflow, warned.append, lambda text: print(text, file=sys.stderr))
     expected = estimates(planned)
     findings = examine(planned, expected)
@@ -76,6 +81,35 @@ def show(workflow: Workflow, *, count: int = 0, as_json: bool = False) -> int:
             terminal.found(finding)
         refuse(workflow.file, in_the_way)
     return 2 if in_the_way else 0
+
+
+def _show_search(workflow: Workflow, search: Search, *, as_json: bool) -> int:
+    """Show what a search would do: its points as one plan."""
+    terminal, warned = Terminal(), list[str]()
+    found = foresee(workflow, search, warned.append, lambda text: print(text, file=sys.stderr))
+    planned = found.plan or found.first
+    expected = estimates(planned)
+    findings = examine(replace(found.first, blockers=found.blockers), estimates(found.first))
+    in_the_way = [*found.blockers, *blockers_of(findings)]
+    if found.plan is None and not in_the_way:
+        reason = found.refused[0][1]
+        in_the_way.append(Refused(STRATEGY, f"no point can be run: {reason}", "Mend the passes."))
+    if as_json:
+        whole = replace(planned, blockers=tuple(in_the_way))
+        values = as_values(whole, expected, findings, warned, {})
+        print(json.dumps(redacted_values(values | {"search": found.to_json()}), indent=2))
+        return 2 if in_the_way else 0
+    terminal.planned(found.first)
+    for text in warned:
+        terminal.warning(text)
+    print("\n".join(found.words))
+    print()
+    _table(planned, expected)
+    _totals(planned, expected)
+    for finding in findings:
+        terminal.found(finding)
+    refuse(workflow.file, in_the_way)
+    return 0
 
 
 def as_values(

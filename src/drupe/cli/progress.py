@@ -20,16 +20,21 @@ from rich.text import Text
 
 from drupe.chain import Step
 from drupe.core.cache import Result
+from drupe.core.errors import StepError
 from drupe.listener import Listener
 from drupe.outcome import LEFT_OUT, Outcome
 from drupe.output import PAGE, output_folder
 from drupe.plan import Plan
 from drupe.preflight.finding import Finding
-from drupe.report import table
+from drupe.report import search, table
+from drupe.report.search import settings
 from drupe.report.verdict import verdict
 from drupe.report.words import duration, size
+from drupe.search.searched import Searched
+from drupe.search.trial import Trial
 
 PLAIN_SECONDS = 10.0
+MOST_ROWS = 20  # of the trials of a search
 
 
 class Terminal(Listener):
@@ -46,6 +51,7 @@ class Terminal(Listener):
         self._running: dict[str, _Running] = {}
         self._severity = 1
         self._said: set[str] = set()
+        self._finished: set[str] = set()
 
     def __enter__(self) -> Terminal:
         if self._console.is_terminal:
@@ -111,12 +117,28 @@ class Terminal(Listener):
         self._running.pop(step.name, None)
         if self._live:
             self._show_running()
+        if result.hit and step.key in self._finished:
+            return  # what points of a search share is told once
+        self._finished.add(step.key)
         name = f"{step.name:<{self._width}}"
         if result.hit:
             self._print(f"= {name}  cached", style="dim")
         else:
             peak = size(result.peak_bytes) if result.peak_bytes else ""
             self._print(f"✓ {name}  {duration(result.seconds):>8}  {peak:>8}")
+
+    def forgiven(self, step: Step, fault: StepError) -> None:
+        """Write that a step failed, which a search tolerates."""
+        self._running.pop(step.name, None)
+        if self._live:
+            self._show_running()
+        self._note(f"{step.name}: {fault.what}", "warning")
+
+    def tried(self, trial: Trial, tried: int, standing: str) -> None:
+        """Write what came of a point."""
+        sign = "●" if standing in ("keeps", "on the way") else "○"
+        reason = f": {trial.reason}" if trial.reason else ""
+        self._print(f"{sign} {tried}. {settings(trial)}  {standing}{reason}", style="bold")
 
     def note(self, text: str) -> None:
         """Write what was done beside the steps."""
@@ -132,11 +154,7 @@ class Terminal(Listener):
 
     def outcome(self, outcome: Outcome) -> None:
         """Show the table, the verdict, an answered phrase and what to do next."""
-        grid = Table(*table.header(outcome), box=None, pad_edge=False, header_style="bold")
-        for row in table.rows(outcome):
-            grid.add_row(*row)
-        self._console.print()
-        self._console.print(grid, soft_wrap=False)
+        self._table(table.header(outcome), table.rows(outcome))
         if table.legend(outcome):
             self._print(table.legend(outcome), style="dim")
         self._print(f"\n{verdict(outcome)}", style="bold")
@@ -147,6 +165,22 @@ class Terminal(Listener):
         self._print(f"The report:  {_short(output_folder(outcome.plan) / PAGE)}")
         if outcome.path is not None:
             self._next(outcome)
+
+    def searched(self, searched: Searched) -> None:
+        """Show the trials of a search, the best first."""
+        told = search.rows(searched)
+        self._table(search.header(searched), told[:MOST_ROWS])
+        if len(told) > MOST_ROWS:
+            self._print(f"... and {len(told) - MOST_ROWS} more, in the report")
+        limits = ", ".join(map(search.limit_words, searched.limits))
+        self._print("* on the Pareto front" + (f"; limits: {limits}" if limits else ""))
+
+    def _table(self, header: list[str], rows: list[list[str]]) -> None:
+        grid = Table(*header, box=None, pad_edge=False, header_style="bold")
+        for row in rows:
+            grid.add_row(*map(Text, row))
+        self._console.print()
+        self._console.print(grid, soft_wrap=False)
 
     def _next(self, outcome: Outcome) -> None:
         """Say what can be done with the result by another command."""

@@ -66,8 +66,11 @@ class Document:
         lines = told(found, self.root)
         self.notes += [Said(line, "warning") for line in lines if line not in known]
 
-    def keep_maps(self, place: Place, shape: type[Map | Items]) -> None:
-        """Tell what is no collection of objects at `place`, and read on without it."""
+    def keep_maps(self, place: Place, shape: type[Map | Items], *, listed: bool = False) -> None:
+        """Tell what is no collection of objects at `place`, and read on without it.
+
+        listed: whether an entry may also be an array of objects.
+        """
         value, around = self.at(place), self.at(place[:-1])
         if value is None:
             return
@@ -78,7 +81,9 @@ class Document:
             return
         keys: list[Any] = list(value if isinstance(value, Map) else range(len(value)))
         for key in reversed(keys):
-            if not isinstance(value[key], Map):
+            if listed and isinstance(value[key], Items):
+                self.keep_maps((*place, key), Items)
+            elif not isinstance(value[key], Map):
                 self.fault((*place, key), "must be an object: {...}", "Change the value.")
                 del value[key], value.origins[key]
 

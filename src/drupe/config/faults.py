@@ -46,7 +46,7 @@ def filled_in(
     if not isinstance(value, Map) or schema is None:
         return
     for name, inner in value.items():
-        found = _schema_at(schema, (name,))
+        found = schema_at(schema, (name,))
         if found in FILLED_IN:
             yield (*place, name), FILLED_IN[found]
         else:
@@ -72,7 +72,7 @@ def _written(root: Map, place: Place, location: Place, *, missing: bool) -> Plac
 
 def _fault(found: Any, schema: type[BaseModel], origin: Origin, location: Place) -> Fault:
     name = str(location[-1]) if location else ""
-    parent = _schema_at(schema, location[:-1])
+    parent = schema_at(schema, location[:-1])
     known = _writable(parent) if parent else []
     where = origin.where
     if found["type"] == "missing":
@@ -125,7 +125,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _schema_at(schema: type[BaseModel], location: Place) -> type[BaseModel] | None:
+def schema_at(schema: type[BaseModel], location: Place) -> type[BaseModel] | None:
     """Return the schema of the section at `location` below `schema`, or None."""
     found: type[BaseModel] | None = schema
     for step in location:

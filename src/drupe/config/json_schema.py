@@ -16,6 +16,17 @@ from drupe.core.operation import Metric, Operation
 from drupe.core.registry import Registry
 from drupe.core.resource import AzureMLClient
 
+# What a field of a pass may be beside its own value: a choice that a search makes.
+CHOICE = {
+    "description": "What a search chooses from: values, or all that the field has.",
+    "type": "object",
+    "properties": {
+        "search": {"anyOf": [{"const": "all"}, {"type": "array", "minItems": 1}]},
+    },
+    "required": ["search"],
+    "additionalProperties": False,
+}
+OPEN = {"$ref": "#/$defs/Choice"}
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -48,6 +59,9 @@ def json_schema() -> dict[str, Any]:
         for registry, classes in ((PASSES, passes), (METRICS, metrics))
     }
     evaluator = {"metrics": {"type": "array", "items": {"anyOf": entries["metrics"]}}}
+    described = {"anyOf": entries["passes"]}
+    alternatives = {"type": "array", "items": described, "minItems": 1}
+    shapes["Choice"] = CHOICE
     properties = {
         "$schema": {"type": "string"},
         "workflow_id": {"type": "string"},
@@ -55,7 +69,7 @@ def json_schema() -> dict[str, Any]:
         "data_configs": {"type": "array", "items": found[Dataset]},
         "systems": _named({"anyOf": [found[system] for system in systems]}),
         "evaluators": _named(_object(evaluator, ["metrics"])),
-        "passes": _named({"anyOf": entries["passes"]}),
+        "passes": _named({"anyOf": [*entries["passes"], alternatives]}),
         "engine": found[EngineConfig],
         "azureml_client": found[AzureMLClient],
     }
@@ -70,6 +84,7 @@ def pass_schema(name: str) -> dict[str, Any]:
     shapes = definitions["$defs"]
     for shape in shapes.values():
         _leave_out_what_is_filled_in(shape)
+    shapes["Choice"] = CHOICE
     entry = _entry(name, found, shapes, named=False)
     used = _referred(entry, shapes)
     return {
@@ -114,12 +129,22 @@ def _entry(
         field: {"anyOf": [{"type": "string"}, inner]} if field.endswith("data_config") else inner
         for field, inner in shape.get("properties", {}).items()
     }
+    if not named:  # a pass: a search may choose
+        fields = {field: _or_open(inner) for field, inner in fields.items()}
     fields = {"type": {"const": name}, **fields}
     fields["name" if named else "host"] = {"type": "string"}
     if named:
         fields["sub_types"] = {"type": "array", "items": {"$ref": "#/$defs/SubType"}}
     described = _object(fields, ["type", *shape.get("required", [])])
     return {"description": shape.get("description", ""), **described}
+
+
+def _or_open(shape: dict[str, Any]) -> dict[str, Any]:
+    """Return the shape of a field that may also be a choice; what an editor shows stays."""
+    shown: dict[str, Any] = {
+        key: shape[key] for key in ("title", "description", "default") if key in shape
+    }
+    return {**shown, "anyOf": [shape, OPEN]}
 
 
 def _leave_out_what_is_filled_in(shape: dict[str, Any]) -> None:

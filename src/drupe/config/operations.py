@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from drupe.catalog import METRICS, PASSES
+from drupe.config.choices import Choices
 from drupe.config.dialects.names import OLIVE_METRICS, OLIVE_PASSES
 from drupe.config.document import Document
 from drupe.config.effects import idle_fields
 from drupe.config.faults import Place
 from drupe.config.goals import Wanted, numbers_wanted, settled
+from drupe.config.open_passes import Alternative, Open, OpenPass
 from drupe.config.schema import EngineConfig, NamedMetric, NamedPass, Said
 from drupe.config.source import Map, origin_of
 from drupe.config.target import Systems
@@ -37,6 +39,7 @@ class Operations:
         self._document = document
         self._checked: dict[str, Dataset] = {}
         self._datasets = self._read_datasets()
+        self.choices = Choices(document, self._given)
 
     def _read_datasets(self) -> dict[str, Place]:
         """Return where each data config stands, checking all of them, used or not."""
@@ -61,20 +64,53 @@ class Operations:
                 self._checked[dataset.name] = dataset
         return found
 
-    def passes(self, target: Target, systems: Systems, asked: str | None) -> list[NamedPass]:
-        """Return the passes in their order.
+    def passes(
+        self, target: Target, systems: Systems, asked: str | None
+    ) -> tuple[list[OpenPass], list[NamedPass]]:
+        """Return the passes in their order with all that is open, and with the first of it.
 
         asked: the system that was asked for in place of all that the config names.
         """
-        found = []
+        found, first = [], []
         for name in self._document.at(("passes",)) or {}:
-            place: Place = ("passes", name)
-            step = self._operation(PASSES, place, target)
-            if isinstance(step, Pass):
-                registered = self._document.at((*place, "type"))
+            alternatives: list[Alternative] = []
+            for place, label, axes in self.choices.alternatives(name):
+                alternative = self._alternative(place, axes, target)
                 own = self._host(place, systems) if asked is None else None
-                found.append(NamedPass(name, registered, step, own))
-        return found
+                if alternative is not None:
+                    step, opened, fields = alternative
+                    kind = self._document.at((*place, "type"))
+                    if not alternatives:
+                        first.append(NamedPass(name, kind, step, own))
+                    alternatives.append(
+                        Alternative(label, kind, type(step), fields, own, tuple(opened))
+                    )
+            if alternatives:
+                axis = f"passes.{name}" if len(alternatives) > 1 else None
+                found.append(OpenPass(name, tuple(alternatives), axis))
+        return found, first
+
+    def _alternative(
+        self, place: Place, axes: str, target: Target
+    ) -> tuple[Pass, list[Open], dict[str, Any]] | None:
+        """Return one way to fill in a pass: with the first values, what is open, its fields."""
+        schema = self._class(PASSES, place)
+        if schema is None:
+            return None
+        opened = self.choices.take(schema, place, axes)
+        step = self._operation(PASSES, place, target, schema)
+        if not isinstance(step, Pass):
+            return None
+        self.choices.check(opened, place, lambda: self._validated(PASSES, place, target, schema))
+        fields = self._fields(PASSES, place, target, schema)
+        return step, opened, json.loads(json.dumps(fields))
+
+    def _given(self, place: Place, key: str, value: Any) -> Any:
+        """Return what a value stands for: the data config of a name."""
+        if key.endswith("data_config") and isinstance(value, str) and value in self._datasets:
+            self._note_places(value)
+            return self._document.at(self._datasets[value])
+        return value
 
     def _host(self, place: Place, systems: Systems) -> NamedSystem | None:
         """Return the system that a pass names for itself."""
@@ -140,19 +176,22 @@ class Operations:
             self._document.fault((*place, fault.where), fault.what, fault.remedy)
             return metric
 
-    def _operation(self, registry: Registry, place: Place, target: Target) -> Operation | None:
-        """Return the pass or metric at `place`: its type looked up, its fields checked."""
-        entry = self._document.at(place)
-        schema = self._class(registry, place)
+    def _operation(
+        self,
+        registry: Registry,
+        place: Place,
+        target: Target,
+        schema: type[Operation] | None = None,
+    ) -> Operation | None:
+        """Return the pass or metric at `place`: its type looked up, its fields checked.
+
+        schema: its class, where that was looked up already.
+        """
+        schema = schema or self._class(registry, place)
         if schema is None:
             return None
         self._document.filled_in(place, schema)
-        fields = {key: value for key, value in entry.items() if key not in BESIDE[registry.group]}
-        if not self._resolve_data_configs(entry, fields, place):
-            return None
-        if "target" in schema.model_fields:
-            fields["target"] = target.model_dump()
-        checked = self._document.validated(schema, fields, place)
+        checked = self._validated(registry, place, target, schema)
         if checked is None:
             return None
         self._document.warn(idle_fields(checked, place))
@@ -161,6 +200,24 @@ class Operations:
             if isinstance(value, Dataset):
                 self._look_at(value, (*place, name))
         return checked
+
+    def _validated(
+        self, registry: Registry, place: Place, target: Target, schema: type[Operation]
+    ) -> Operation | None:
+        fields = self._fields(registry, place, target, schema)
+        return None if fields is None else self._document.validated(schema, fields, place)
+
+    def _fields(
+        self, registry: Registry, place: Place, target: Target, schema: type[Operation]
+    ) -> dict[str, Any] | None:
+        """Return the fields of the entry at `place`, what they name put in its place."""
+        entry = self._document.at(place)
+        fields = {key: value for key, value in entry.items() if key not in BESIDE[registry.group]}
+        if not self._resolve_data_configs(entry, fields, place):
+            return None
+        if "target" in schema.model_fields:
+            fields["target"] = target.model_dump()
+        return fields
 
     def _class(self, registry: Registry, place: Place) -> type[Operation] | None:
         """Return the class that the entry at `place` names, or None with a fault."""

@@ -15,6 +15,7 @@ from drupe.config.lints import lints, unready
 from drupe.config.operations import Operations
 from drupe.config.placeholders import unused
 from drupe.config.schema import EngineConfig, InputModel, Said, Workflow
+from drupe.config.search import goals_checked, kind_of_input, search_of
 from drupe.config.source import Items, Map, lines_of
 from drupe.config.target import Systems, choose, findings, host, measures, notes
 from drupe.config.workspace import completed, find_workspace
@@ -60,10 +61,17 @@ class Reader:
         }
         operations = Operations(document)
         chosen = self._target(engine, systems, system, target)
-        passes = operations.passes(chosen, systems, system)
+        open_passes, passes = operations.passes(chosen, systems, system)
         metrics = operations.metrics(engine, chosen)
+        goals_checked(document, engine, metrics)
+        search = None
+        if model is not None:
+            kind = kind_of_input(model)
+            search = search_of(document, engine, open_passes, operations.choices, metrics, kind)
         hosts = (host(engine, systems, system), measures(engine, systems, system))
-        names = [(each.host or hosts[0]).name for each in passes]
+        names = [
+            (each.host or hosts[0]).name for entry in open_passes for each in entry.alternatives
+        ]
         names += [hosts[1].name] if engine.evaluate != "none" else []
         used = [name for name in dict.fromkeys(names) if name in systems]
         document.warn(lints(document.root, systems, used))
@@ -88,6 +96,7 @@ class Reader:
             raw=raw,
             lines=lines,
             notes=(),
+            search=search,
             unready=tuple(unready(document.root, systems, used, data, workspace)),
         )
 
@@ -102,7 +111,7 @@ class Reader:
 
         self._document.keep_maps(("data_configs",), Items)
         for name in ("systems", "evaluators", "passes"):
-            self._document.keep_maps((name,), Map)
+            self._document.keep_maps((name,), Map, listed=name == "passes")
         for name in self._document.at(("evaluators",)) or ():
             self._document.keep_maps(("evaluators", name, "metrics"), Items)
 

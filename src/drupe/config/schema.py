@@ -17,7 +17,9 @@ from pydantic import (
     Tag,
 )
 
+from drupe.config.open_passes import OpenPass
 from drupe.config.packages import PackageConfig
+from drupe.config.search_strategy import SearchStrategy
 from drupe.config.section import Section
 from drupe.config.workspace import NO_WORKSPACE, Workspace
 from drupe.core.amounts import read_bytes
@@ -27,6 +29,8 @@ from drupe.core.operation import Metric, Pass
 from drupe.core.resource import Remote, kind_of
 from drupe.core.system import NamedSystem
 from drupe.core.target import Target
+from drupe.search.constraints import Objective
+from drupe.search.space import Point, Space
 
 
 def _a_size(text: str) -> str:
@@ -77,7 +81,8 @@ class EngineConfig(Section):
     evaluator: str | None = None
     evaluate: Literal["every-step", "ends", "none"] = "every-step"
     """How much is measured: each stage, the first and the last, or nothing."""
-    search_strategy: None = None
+    search_strategy: SearchStrategy | None = None
+    """How to choose among what `passes` leaves open; None: nothing is searched."""
     cache_dir: str = Field(default=".drupe-cache", min_length=1)
     cache_quota: Size | None = None
     """How large the cache may grow, "20GB": the results least recently used go after a run."""
@@ -118,6 +123,38 @@ class NamedMetric:
 
 
 @dataclass(frozen=True)
+class Search:
+    """What is chosen among, and by what.
+
+    passes: with all that is open. objectives: the numbers that rank or have a goal. judged: the
+    kinds of model that each of their metrics measures. folder: the config's.
+    """
+
+    strategy: SearchStrategy
+    passes: tuple[OpenPass, ...]
+    objectives: tuple[Objective, ...]
+    judged: tuple[tuple[str, ...], ...]
+    folder: Path
+
+    @property
+    def space(self) -> Space:
+        """Every choice of every pass."""
+        return self.space_of(0, len(self.passes))
+
+    def space_of(self, first: int, end: int) -> Space:
+        """Return the choices of the passes from number `first` to before `end`."""
+        return Space(tuple(axis for each in self.passes[first:end] for axis in each.space.axes))
+
+    def passes_at(self, point: Point, count: int) -> tuple[NamedPass, ...]:
+        """Return the first `count` passes as a point has them; raises Refused if one is none."""
+        found = []
+        for each in self.passes[:count]:
+            chosen, step = each.at(point, self.folder)
+            found.append(NamedPass(each.name, chosen.registered, step, chosen.host))
+        return tuple(found)
+
+
+@dataclass(frozen=True)
 class Said:
     """One line for the user: a "note", or a "warning" of what may well be a mistake."""
 
@@ -136,7 +173,8 @@ class Workflow:
     settings: what was said in place of the file's values. strict: a warning is a fault.
     places: where each data file is named, "config.json:12: data_configs[0]. ...". lines: where
     each entry of `raw` was written, {"passes.lora": "config.json:30"}. workspace: the one of
-    AzureML that is meant where none is named.
+    AzureML that is meant where none is named. search: what is chosen among; `passes` then has the
+    first of each choice. None: nothing is searched.
     """
 
     file: str
@@ -150,6 +188,7 @@ class Workflow:
     host: NamedSystem
     measures: NamedSystem
     workspace: Workspace = NO_WORKSPACE
+    search: Search | None = None
     unready: tuple[Fault, ...] = ()
     settings: tuple[str, ...] = ()
     strict: bool = False

@@ -11,6 +11,7 @@
     work/KEY/            where a running step writes; its scratch outlives a kill
     resources/DIGEST/    what was fetched from elsewhere; environments, code, ray: what systems
                          keep (see `provisions.py`)
+    searches/KEY.jsonl   the trials of a search (see `search/state.py`)
     digests              digests of input files by their identity
 
     a step's folder      is a hit when

@@ -101,8 +101,22 @@ class StepError(DrupeError):
     """A step failed, was killed or ran out of memory; what was finished before it is kept."""
 
 
+class PassRefused(Refused):
+    """A pass refused what it was given, while it worked: its own word, no failure of its."""
+
+
+class StepRefused(StepError):  # noqa: N818
+    """A step ended by such a refusal. To a search, the point is infeasible."""
+
+
 class ContractError(StepError):
     """A pass did not do what its class declares (addressed to the pass's developer)."""
+
+
+class Infeasible(DrupeError):  # noqa: N818
+    """A search ended without a model that keeps every limit."""
+
+    exit_code = 3
 
 
 class Interrupted(DrupeError):  # noqa: N818

@@ -6,6 +6,7 @@ word, `sub_types`. Which priority and which goal they have decides no number, so
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -19,6 +20,15 @@ GoalType = Literal[
     "max-degradation",
     "percent-max-degradation",
 ]
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of a score, with the ends of its 95 % interval where there is one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
 
 
 class Goal(BaseModel):

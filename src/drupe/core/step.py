@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from drupe.core.errors import DrupeError, Refused
+from drupe.core.errors import DrupeError, PassRefused, Refused
 from drupe.core.job import Job
 from drupe.core.libraries import HERE, PINNED, Environment
 from drupe.core.model import Model
@@ -101,7 +101,10 @@ def execute(
     out.mkdir(parents=True, exist_ok=True)
     job.scratch.mkdir(parents=True, exist_ok=True)
     if isinstance(operation, Pass):
-        operation.apply(spec.models[0], out, job)
+        try:
+            operation.apply(spec.models[0], out, job)
+        except Refused as fault:
+            raise PassRefused(fault.where, fault.what, fault.remedy) from fault
     elif isinstance(operation, Metric):
         reference = spec.models[1] if len(spec.models) > 1 else None
         operation.apply(spec.models[0], reference, out, job)

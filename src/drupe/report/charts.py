@@ -70,7 +70,7 @@ def curves_figure(title: str, across: str, up: str, curves: Sequence[Curve]) -> 
     right = max(step for step, _ in every)
     left = min(0.0, *(step for step, _ in every))
     levels = ticks(min(0.0, *(value for _, value in every)), max(value for _, value in every), 5)
-    plot = _Plot(left, right if right > left else left + max(1.0, abs(left)), levels[0], levels[-1])
+    plot = Plot(left, right if right > left else left + max(1.0, abs(left)), levels[0], levels[-1])
     counted = ticks(plot.left, plot.right, 6, least=1.0)
     steps = [step for step in counted if plot.left <= step <= plot.right]
     parts = [
@@ -88,7 +88,7 @@ def curves_figure(title: str, across: str, up: str, curves: Sequence[Curve]) -> 
 
 
 @dataclass(frozen=True)
-class _Plot:
+class Plot:
     """The ranges of the axes; places are percentages of the plot's own box."""
 
     left: float
@@ -97,24 +97,26 @@ class _Plot:
     top: float
 
     def x(self, step: float) -> float:
+        """Return where a value lies along the plot, in percent."""
         return 100 * (step - self.left) / (self.right - self.left)
 
     def y(self, value: float) -> float:
+        """Return where a value lies down the plot, in percent."""
         return 100 - 100 * (value - self.bottom) / (self.top - self.bottom)
 
 
-def _level(plot: _Plot, level: float) -> Markup:
+def _level(plot: Plot, level: float) -> Markup:
     y = f"{plot.y(level):.2f}%"
     line = element("line", x1="0", x2="100%", y1=y, y2=y, class_="grid")
     return together([line, element("text", f"{level:g}", x="-8", y=y, dy="4", text_anchor="end")])
 
 
-def _step(plot: _Plot, step: float) -> Markup:
+def _step(plot: Plot, step: float) -> Markup:
     x = f"{plot.x(step):.2f}%"
     return element("text", f"{step:g}", x=x, y="100%", dy="20", text_anchor="middle")
 
 
-def _line(plot: _Plot, curve: Curve) -> Markup:
+def _line(plot: Plot, curve: Curve) -> Markup:
     places = " ".join(f"{plot.x(step):.2f},{plot.y(value):.2f}" for step, value in curve.points)
     drawn = element(
         "polyline",
@@ -130,7 +132,7 @@ def _line(plot: _Plot, curve: Curve) -> Markup:
     )  # fmt: skip
 
 
-def _dots(plot: _Plot, curve: Curve) -> list[Markup]:
+def _dots(plot: Plot, curve: Curve) -> list[Markup]:
     if len(curve.points) > MOST_TOLD:
         return []
     visible = curve.marked or len(curve.points) == 1

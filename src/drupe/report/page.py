@@ -1,7 +1,8 @@
-"""report.html: one page, offline and without a script, that a person looks at after a run.
+"""report.html: one page, offline, that a person looks at after a run.
 
-All that it quotes is escaped (`markup`), its policy allows its own style sheet and nothing else,
-and the same outcome gives the same bytes.
+All that it quotes is escaped (`markup`), its policy allows its own style sheet and nothing else (of
+a search: the script of its charts besides, which holds no data), and the same outcome gives the
+same bytes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from drupe.core.secrets import redacted_values
 from drupe.outcome import Outcome, Score, Stage
 from drupe.report import table
 from drupe.report.charts import (
@@ -27,9 +27,11 @@ from drupe.report.charts import (
 from drupe.report.layers import layers_figures
 from drupe.report.markup import Markup, element, together
 from drupe.report.proofs import figures, sentences, standing
+from drupe.report.provenance import data, listing, provenance, written_at
 from drupe.report.scores import scores_table, split
+from drupe.report.search_section import script, search_section
 from drupe.report.verdict import meaning, verdict
-from drupe.report.words import NO_INTERVAL, difference_text, duration, machine, score_text, size
+from drupe.report.words import NO_INTERVAL, difference_text, duration, score_text, size
 
 STYLE = Path(__file__).with_name("page.css")
 GENERATOR = '<meta name="generator" content="drupe'
@@ -39,8 +41,11 @@ CURVES = {"losses": "training", "eval_losses": "held-out rows"}
 def page(outcome: Outcome, report: dict[str, Any]) -> str:
     """Return the page. report: what report.json holds, `written` included."""
     style = STYLE.read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'"
+    policy = f"default-src 'none'; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
+    scripts = []
+    if outcome.searched is not None:
+        policy += f"; script-src {_hash(script())}"
+        scripts = [element("script", Markup(script()))]
     title = _title(outcome)
     head = element(
         "head",
@@ -57,18 +62,23 @@ def page(outcome: Outcome, report: dict[str, Any]) -> str:
         ),
     )
     sections = (
+        search_section(outcome.searched) if outcome.searched else None,
         _chain(outcome),
         _scores(outcome),
         *_trainings(outcome),
         _costs(outcome),
         _proofs(outcome),
         _samples(outcome),
-        _provenance(outcome, report),
+        _section("Provenance", *provenance(outcome, report)),
     )
     header = element("header", *_header(outcome, report, title))
     main = element("main", together(part for part in sections if part))
-    body = element("body", together([header, main]))
+    body = element("body", together([header, main, *scripts]))
     return f"<!doctype html>\n{element('html', together([head, body]), lang='en')}\n"
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _title(outcome: Outcome) -> str:
@@ -78,7 +88,7 @@ def _title(outcome: Outcome) -> str:
 
 
 def _header(outcome: Outcome, report: dict[str, Any], title: str) -> list[Markup]:
-    facts = (_data(report["config"]), report["target"]["provider"], _time(report))
+    facts = (data(report["config"]), report["target"]["provider"], written_at(report))
     parts = [part for fact in facts for part in (" · ", fact)][1:]
     return [
         element("p", *parts, class_="above"),
@@ -87,20 +97,9 @@ def _header(outcome: Outcome, report: dict[str, Any], title: str) -> list[Markup
     ]
 
 
-def _time(report: dict[str, Any]) -> Markup:
-    written = str(report["written"])
-    shown = written.replace("T", " ")[:16] + " UTC"
-    return element("time", shown, datetime=written)
-
-
 def _section(title: str, *parts: str, about: str = "") -> Markup:
     told = [element("p", about, class_="about")] if about else []
     return element("section", together([element("h2", title), *told, *parts]))
-
-
-def _data(text: str, name: str = "bdi") -> Markup:
-    """Return what is not ours; it is kept apart, so that it turns no other text around."""
-    return element(name, text, class_="data")
 
 
 # The chain
@@ -124,12 +123,12 @@ def _chain(outcome: Outcome) -> Markup:
 def _card(stage: Stage, outcome: Outcome, metric: str | None) -> Markup:
     parts = [
         element("h3", meaning(stage, outcome)),
-        element("p", _data(stage.name), class_="name"),
+        element("p", data(stage.name), class_="name"),
         *([] if metric is None else _quality(stage, outcome, metric)),
     ]
     costs = [] if stage.within else [("size", size(stage.size_bytes))]
     if stage.within:
-        told = element("p", "done while ", _data(stage.within), " ran, and never written")
+        told = element("p", "done while ", data(stage.within), " ran, and never written")
         parts.append(told)
     elif stage is not outcome.stages[0]:
         costs.append(("time", duration(stage.seconds)))
@@ -152,7 +151,7 @@ def _quality(stage: Stage, outcome: Outcome, metric: str) -> list[Markup]:
     if score is None or score.value is None:
         told = "not measured" if score is None else "not run"
         why = f": {score.skipped}" if score is not None and score.skipped else ""
-        because = element("p", _data(metric), why, class_="interval")
+        because = element("p", data(metric), why, class_="interval")
         return [element("p", told, class_="big absent"), because]
     value, within = split(score_text(score))
     shown = [element("p", value, class_="big")]
@@ -163,7 +162,7 @@ def _quality(stage: Stage, outcome: Outcome, metric: str) -> list[Markup]:
             shown.append(interval(score.low, score.value, score.high, whole, title))
     has_interval = within and within != NO_INTERVAL
     about = f", 95 % in {within}" if has_interval else f", {within}" if within else ""
-    shown.append(element("p", _data(metric), about, class_="interval"))
+    shown.append(element("p", data(metric), about, class_="interval"))
     found = outcome.difference(stage, metric)
     if found is not None:
         text = f"to the input model {difference_text(found, score)}"
@@ -245,7 +244,7 @@ def _bars(
     rows = [
         element(
             "tr",
-            element("th", _data(name), scope="row"),
+            element("th", data(name), scope="row"),
             element("td", bar(amount / most, f"{name}: {words(amount)}")),
             element("td", words(amount), class_="number"),
         )
@@ -267,8 +266,8 @@ def _proofs(outcome: Outcome) -> Markup | None:
     for stage, proof in proven:
         state = standing(proof)
         sign = element("span", state, class_="proof yes" if state == "proven" else "proof no")
-        title = element("h3", meaning(stage, outcome), " ", _data(stage.name, "small"), " ", sign)
-        told = _listing(figures(proof), "figures")
+        title = element("h3", meaning(stage, outcome), " ", data(stage.name, "small"), " ", sign)
+        told = listing(figures(proof), "figures")
         details = element("details", element("summary", "Figures"), told)
         told_first = [title, element("p", sentences(proof)), *layers_figures(proof)]
         parts.append(element("article", *told_first, details))
@@ -300,7 +299,7 @@ def _sample_table(stage: Stage, name: str, score: Score, outcome: Outcome) -> Ma
     rows = []
     for sample in score.samples:
         cells = [
-            element("td", _data(str(sample.get(column, "")), "div"), class_=column)
+            element("td", data(str(sample.get(column, "")), "div"), class_=column)
             for column in columns
         ]
         rows.append(element("tr", *cells))
@@ -311,69 +310,3 @@ def _sample_table(stage: Stage, name: str, score: Score, outcome: Outcome) -> Ma
         element("tbody", together(rows)),
         class_="samples",
     )
-
-
-# Provenance
-
-
-def _provenance(outcome: Outcome, report: dict[str, Any]) -> Markup:
-    planned = outcome.plan
-    source, target = report["input_model"], report["target"]
-    settings = redacted_values(list(planned.workflow.settings))
-    facts = [
-        ("Made with", f"drupe {report['drupe']}"),
-        ("Config", report["config"]),
-        *[("Set in its place", setting) for setting in settings],
-        ("Input model", source["name"]),
-        ("Revision", source["revision"] or ""),
-        ("Target", ", ".join(f"{name} {value}" for name, value in target.items())),
-        ("Final model", report["model"] or ""),
-        ("Seeds", _seeds(outcome)),
-        ("Written", _time(report)),
-    ]
-    libraries = [
-        (name, version or "not installed") for name, version in report["libraries"].items()
-    ]
-    digests = [(s.name, s.model.digest) for s in outcome.stages if s.within is None]
-    keys = [(step.name, step.key) for step in planned.steps]
-    machines = [(stage.name, machine(stage.machine)) for stage in outcome.stages if stage.machine]
-    folded = (
-        ("Libraries", libraries),
-        ("Machines", machines),
-        ("Digests", digests),
-        ("Keys of the steps", keys),
-    )
-    parts = [
-        element(
-            "details",
-            element("summary", f"{title} ({len(entries)})"),
-            _listing(entries, "codes"),
-        )
-        for title, entries in folded
-        if entries
-    ]
-    shown = _listing([(name, value) for name, value in facts if value], "facts")
-    return _section("Provenance", shown, *parts)
-
-
-def _seeds(outcome: Outcome) -> str:
-    """Return the seeds of the passes that train."""
-    found = []
-    for step in outcome.plan.steps:
-        arguments = getattr(step.operation, "training_args", None)
-        seeds = [
-            f"{name} {getattr(arguments, name)}"
-            for name in ("seed", "data_seed")
-            if getattr(arguments, name, None) is not None
-        ]
-        if seeds:
-            found.append(f"{step.name}: {', '.join(seeds)}")
-    return "; ".join(found)
-
-
-def _listing(entries: list[tuple[str, str]], kind: str) -> Markup:
-    cells = [
-        element("div", element("dt", _data(name)), element("dd", _data(value)))
-        for name, value in entries
-    ]
-    return element("dl", together(cells), class_=kind)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from drupe.outcome import Outcome, Stage
 from drupe.report.verdict import meaning
-from drupe.report.words import difference_text, duration, number_text, score_text, size
+from drupe.report.words import difference_text, duration, estimate_text, score_text, size
 
 LEGEND = (
     "In ( ) the 95 % interval, in [ ] that of the difference to the input model on the same rows."
@@ -72,7 +72,7 @@ def _cell(column: Column, stage: Stage, outcome: Outcome) -> Cell:
         number = score.number(column.number)
         found = outcome.difference(stage, column.metric, column.number)
         told = difference_text(found, score) if found else ""
-        return Cell(number_text(number) if number else "", told)
+        return Cell(estimate_text(number) if number else "", told)
     found = outcome.difference(stage, column.metric)
     return Cell(score_text(score), difference_text(found, score) if found else "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from drupe.outcome import Outcome, Stage
+from drupe.report.search import summary
 from drupe.report.words import percent, size
 
 MEANINGS = {
@@ -31,9 +32,13 @@ def meaning(stage: Stage, outcome: Outcome) -> str:
 def verdict(outcome: Outcome) -> str:
     """Return the sentence."""
     first, last = outcome.stages[0], outcome.final
+    if outcome.searched is not None and not outcome.searched.chosen:
+        return summary(outcome.searched)
     if last is first:
         return f"The input model takes {size(first.size_bytes)}; no pass was asked for."
     sentence = _quality(outcome, first, last)
+    if outcome.searched is not None:
+        sentence = f"{summary(outcome.searched)} {sentence}"
     smaller = f"The final model takes {size(last.size_bytes)}"
     if first.size_bytes:
         smaller += f", {percent(last.size_bytes / first.size_bytes)} of the input model's size"

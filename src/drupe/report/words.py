@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from drupe.core.goal import Number
 from drupe.core.paired import Difference
-from drupe.outcome import Number, Score
+from drupe.outcome import Score
 
 
 def size(count: float) -> str:
@@ -29,6 +30,15 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
+def number_text(value: float, unit: str) -> str:
+    """Return a number of a metric in its unit: a share as a percentage, bytes as a size."""
+    if unit == "share":
+        return percent(value)
+    if unit == "bytes":
+        return size(value)
+    return f"{value:.4g} {unit}".rstrip()
+
+
 def percent(share: float) -> str:
     """Return a share as a percentage with one decimal: 97.1 %."""
     return f"{100 * share:.1f} %"
@@ -43,28 +53,21 @@ def score_text(score: Score | None) -> str:
         return ""
     if score.value is None:
         return "not run"
-    number = Number(score.value, score.low, score.high)
-    if score.more.get("unit") == "bytes":
-        return size(number.value) + _marked(number)
-    return number_text(number, share=_is_share(score), unit=score.more.get("unit", ""))
+    unit = "share" if _is_share(score) else str(score.more.get("unit", ""))
+    return estimate_text(Number(score.value, score.low, score.high), unit)
 
 
-def number_text(number: Number, *, share: bool = False, unit: str = "") -> str:
-    """Return a number with its 95 % interval; one that has none is marked.
-
-    share: whether it is told in percent. unit: what else it is told in.
-    """
-    scale, form = (100, ".1f") if share else (1, ".4g")
-    told = " %" if share else f" {unit}".rstrip()
-    text = f"{scale * number.value:{form}}{told}"
+def estimate_text(number: Number, unit: str = "") -> str:
+    """Return a number with its 95 % interval; one that has none is marked, unless it is exact."""
+    text = number_text(number.value, unit)
     if number.low is None or number.high is None:
-        return text + _marked(number)
+        return f"{text} ({NO_INTERVAL})"
+    if number.low == number.high:
+        return text
+    if unit == "bytes":
+        return f"{text} ({size(number.low)}-{size(number.high)})"
+    scale, form = (100, ".1f") if unit == "share" else (1, ".4g")
     return f"{text} ({scale * number.low:{form}}-{scale * number.high:{form}})"
-
-
-def _marked(number: Number) -> str:
-    """Return the mark of a number that was measured once, and may be another next time."""
-    return f" ({NO_INTERVAL})" if number.low is None or number.high is None else ""
 
 
 def difference_text(found: Difference, score: Score) -> str:

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from drupe.core.cache import Run
 from drupe.core.digest import file_digest
-from drupe.core.errors import DrupeError, StepError
+from drupe.core.errors import DrupeError, StepError, StepRefused
 from drupe.core.executor import Batch, Executor, Polled, Transient
 from drupe.core.files import files_below, full_disk, is_disk_full
 from drupe.core.step import StepSpec
@@ -202,7 +202,8 @@ def _error(spec: StepSpec, folder: Path, step: _Step, last: Polled) -> StepError
         where = step.failed.get("where") or spec.operation
         if where != spec.operation and not where.startswith(f"{spec.operation}, "):
             where = f"{spec.operation}, {where}"  # a job has said it already
-        return StepError(where, step.failed["what"], remedy)
+        kind = StepRefused if step.failed.get("refused") else StepError
+        return kind(where, step.failed["what"], remedy)
     if last.status == -9 and step.peak_bytes:
         held = f" (it held {step.peak_bytes / 10**9:.1f} GB at its peak)"
     else:
@@ -217,7 +218,7 @@ def _with_full_disk(error: StepError, folder: Path) -> StepError:
     if not is_disk_full(folder) and os.strerror(errno.ENOSPC) not in error.what:
         return error
     full = full_disk(folder)
-    return StepError(error.where, f"{error.what}; {full.where}: {full.what}", full.remedy)
+    return type(error)(error.where, f"{error.what}; {full.where}: {full.what}", full.remedy)
 
 
 def _last_line(log: Path) -> str:

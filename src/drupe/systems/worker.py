@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 
 from drupe.catalog import find
-from drupe.core.errors import DrupeError
+from drupe.core.errors import DrupeError, PassRefused
 from drupe.core.job import Job, event_line
 from drupe.core.libraries import library_version
 from drupe.core.machine import machine_class
@@ -85,6 +85,7 @@ def run_step(spec_file: Path, out: Path) -> int:
                     "where": fault.where,
                     "what": fault.what,
                     "remedy": fault.remedy,
+                    "refused": isinstance(fault, PassRefused),
                 }
             )
         except MemoryError as fault:

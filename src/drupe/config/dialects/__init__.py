@@ -12,7 +12,7 @@ changed in a `Note`. The numbers are those by which a rule is told and tested.
     N1      data_configs: {name: {...}}                   data_configs: [{"name": name, ...}]
     N2      components, params_config, component_kwargs   {component}_config
     N2      {component}_config: {"params": {...}}         {component}_config: {...}
-    N12     a list with one pass                          the pass (several: a fault)
+    N12     a list with one pass                          the pass (several are alternatives)
     N4      PyTorchModel + hf_config                      HfModel
     N5      model_file_format                             what the folder shows
     N3      accelerators: ["gpu"] + execution_providers   [{device, execution_providers}]
@@ -20,12 +20,13 @@ changed in a `Note`. The numbers are those by which a rule is told and tested.
     N7      eval_dataset_size                             the same, split before tokenizing
     N8      double_quant under LoRA                       no effect: dropped with a warning
     N9      group_by_length, optim: paged_adamw_32bit     what today's transformers calls it
-    N10     search_strategy: false                        no search (true: a fault)
+    N10     search_strategy: false, true, {...}           no search, every point, today's words
     N14     what recipes carry without effect             dropped, each named
     N15     strategy, joiner, lora_dropout left out       the default of the dialect
     N17     extra_options, int4_algo_config, ...          fields of ModelBuilder
     N18     Rtn, KQuant and their like beside it          its precision, grid and rounding
     N19     metrics accuracy, latency, custom, ...        Accuracy, Latency, Custom, ...
+    N20     SEARCHABLE_VALUES, Categorical                {"search": [...]}
 
 N13 (an AzureML system without a client) and N16 (fewer tokens than one block) are no matter of
 words: the plan and the data tell them.
@@ -55,13 +56,13 @@ from drupe.config.dialects.meaning import (
     defaults_of_2024,
     four_bit_options,
     is_of_2024,
-    no_search,
     rows_split_before_tokenizing,
 )
 from drupe.config.dialects.model import hugging_face_model, model_file_format
 from drupe.config.dialects.names import renamed_fields, renamed_passes, training_arguments
 from drupe.config.dialects.quantizers import quantizers
 from drupe.config.dialects.rule import Note, Rule
+from drupe.config.dialects.search import choices, search_strategy
 from drupe.config.source import Map
 
 RULES: tuple[Rule, ...] = (
@@ -83,7 +84,8 @@ RULES: tuple[Rule, ...] = (
     rows_split_before_tokenizing,
     four_bit_options,
     training_arguments,
-    no_search,
+    search_strategy,
+    choices,
     builder_words,
     quantizers,
     evaluators,

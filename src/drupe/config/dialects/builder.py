@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from drupe.config.dialects.known import NOTHING, Known, Refusal
-from drupe.config.dialects.rule import Note, maps, move, short
+from drupe.config.dialects.rule import Note, move, pass_entries, short
 from drupe.config.source import Map
 
 BUILDER = "ModelBuilder"
@@ -101,7 +101,7 @@ WORDS: Known = {
 
 def builder_words(config: Map) -> Iterator[Note]:
     """N17: options of the builder are fields; what chooses codes is `rounding`."""
-    for entry in maps(config.get("passes")):
+    for entry in pass_entries(config.get("passes")):
         if entry.get("type") == BUILDER:
             yield from _extra_options(entry)
             for name in NULLABLE:

@@ -11,7 +11,7 @@ from typing import Any
 
 from drupe.config.dialects.builder import BUILDER, WORDS
 from drupe.config.dialects.known import NOTHING, Harmless, Known, Refusal
-from drupe.config.dialects.rule import Note, maps, short
+from drupe.config.dialects.rule import Note, maps, pass_entries, short
 from drupe.config.dialects.trainer import TRAINING
 from drupe.config.source import Map
 
@@ -27,7 +27,7 @@ ENGINE: Known = {
     "evaluate_input_model": Harmless((True,), 'engine.evaluate ("ends", "none") says it'),
     "clean_cache": Harmless(NOTHING, "run with --force to work again what is cached"),
     "clean_evaluation_cache": Harmless(NOTHING, "run with --force to measure again"),
-    "plot_pareto_frontier": Harmless(NOTHING, "nothing is searched"),
+    "plot_pareto_frontier": Harmless((True, *NOTHING), "report.html shows the front of a search"),
     "output_name": Harmless(NOTHING, "the model's folder is named by its passes and target"),
     "ort_log_severity_level": Harmless((0, 1, 2, 3, 4), "a step's log holds the runtime's words"),
     "ort_py_log_severity_level": Harmless(
@@ -38,7 +38,7 @@ ENGINE: Known = {
     "enable_shared_cache": Refusal(NOTHING, "asks for a shared cache", "Leave it out."),
 }
 PASSES: Known = {
-    "disable_search": Harmless((True, *NOTHING), "nothing is searched"),
+    "disable_search": Harmless((True, *NOTHING), "a pass is searched where it has choices"),
     "clean_run_cache": Harmless(NOTHING, "run with --force to work again what is cached"),
     "output_name": Harmless(NOTHING, "each stage stays in the cache; the last one is delivered"),
     "evaluator": Harmless(NOTHING, "engine.evaluator measures every stage"),
@@ -127,7 +127,7 @@ def harmless_keys(config: Map) -> Iterator[Note]:
         yield from _drop(data, DATA)
         yield from _drop(data.get("load_dataset_config"), LOAD)
         yield from _drop(data.get("pre_process_data_config"), PREPROCESS)
-    for entry in maps(config.get("passes")):
+    for entry in pass_entries(config.get("passes")):
         own = OF_PASSES.get(str(entry.get("type")), {})
         yield from _drop(entry, {**PASSES, **own})
         if own is LORA:

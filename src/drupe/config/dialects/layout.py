@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePath
 from typing import Any
 
-from drupe.config.dialects.rule import Note, maps, move, move_all, section
+from drupe.config.dialects.rule import Note, maps, move, move_all, pass_entries, section
 from drupe.config.source import Items, Map
 
 ENGINE_KEYS = (
@@ -32,8 +32,7 @@ def flat_components(config: Map) -> Iterator[Note]:
     owners = [
         config.get("input_model"),
         *maps(config.get("systems")),
-        *maps(config.get("passes")),
-        *(each for listed in _lists(config.get("passes")) for each in maps(listed)),
+        *pass_entries(config.get("passes")),
     ]
     for owner in owners:
         yield from _flatten(owner)
@@ -147,20 +146,14 @@ def flat_params(config: Map) -> Iterator[Note]:
 
 
 def one_pass_an_entry(config: Map) -> Iterator[Note]:
-    """N12: an entry of `passes` may be a list of alternatives; one alone is the pass itself."""
+    """N12: an entry of `passes` may list alternatives; one alone is the pass itself."""
     passes = config.get("passes")
     if not isinstance(passes, Map):
         return
-    for name in list(passes):
-        listed = passes[name]
+    for name, listed in list(passes.items()):
         if isinstance(listed, Items) and len(listed) == 1:
             passes.put(name, listed[0], passes.origins[name])
-        elif isinstance(listed, Items) and listed:
-            types = ", ".join(str(each.get("type")) for each in maps(listed))
-            origin = passes.drop(name)
-            text = f"{origin.path} is a choice ({types}), which a search would make"
-            remedy = "Keep one of them: this version does not search."
-            yield Note("N12", origin.where, text, "fault", remedy)
+    yield from ()
 
 
 def packages_as_list(config: Map) -> Iterator[Note]:
@@ -230,11 +223,3 @@ def data_root(config: Map) -> Iterator[Note]:
 
 def _below(root: str, file: str) -> str:
     return file if PurePath(file).is_absolute() else f"{root.rstrip('/')}/{file}"
-
-
-def _lists(values: Any) -> list[Items]:
-    return (
-        [each for each in values.values() if isinstance(each, Items)]
-        if isinstance(values, Map)
-        else []
-    )

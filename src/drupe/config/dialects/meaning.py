@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from drupe.config.dialects.rule import Note, maps
+from drupe.config.dialects.rule import Note, maps, pass_entries
 from drupe.config.source import Map
 
 
 def rows_split_before_tokenizing(config: Map) -> Iterator[Note]:
     """N7: Olive split the finished blocks; one phrase could then be on both sides."""
-    for entry in maps(config.get("passes")):
+    for entry in pass_entries(config.get("passes")):
         if entry.get("eval_dataset_size"):
             origin = entry.origins["eval_dataset_size"]
             yield Note("N7", origin.where, f"{origin.path} splits the rows, before tokenizing")
@@ -19,27 +19,13 @@ def rows_split_before_tokenizing(config: Map) -> Iterator[Note]:
 
 def four_bit_options(config: Map) -> Iterator[Note]:
     """N8: options of QLoRA have no effect under LoRA."""
-    for entry in maps(config.get("passes")):
+    for entry in pass_entries(config.get("passes")):
         if entry.get("type") == "LoRA":
             for key in ("double_quant", "quant_type", "compute_dtype"):
                 if key in entry:
                     origin = entry.drop(key)
                     text = f"{origin.path} has no effect under LoRA; for a 4-bit base write QLoRA"
                     yield Note("N8", origin.where, text, "warning")
-
-
-def no_search(config: Map) -> Iterator[Note]:
-    """N10: false, null and {} say that nothing is searched; true asks for Olive's default."""
-    engine = config.get("engine")
-    if not isinstance(engine, Map) or "search_strategy" not in engine:
-        return
-    written = engine["search_strategy"]
-    if written in (False, None, {}):
-        engine.drop("search_strategy")
-    elif written is True or isinstance(written, Map):
-        origin = engine.drop("search_strategy")
-        text = f"{origin.path} asks for a search, which this version does not have"
-        yield Note("N10", origin.where, text, "fault", 'Write "search_strategy": false.')
 
 
 def is_of_2024(config: Map) -> bool:
@@ -64,7 +50,7 @@ def _marks_of_2024(config: Map) -> Iterator[bool]:
             for each in (fields, *maps(fields)):
                 yield any(key in each for key in ("dataset_type", "corpus_strategy"))
                 yield "source_max_len" in each
-    for entry in maps(config.get("passes")):
+    for entry in pass_entries(config.get("passes")):
         for each in (entry, *maps(entry)):
             yield any(key in each for key in ("lora_r", "lora_alpha"))
 
@@ -105,7 +91,7 @@ def defaults_of_2024(config: Map) -> Iterator[Note]:
             fields.put("joiner", None, origin)
             text = "no joiner: nothing stands between two rows (today: a blank line)"
             yield Note("N15", origin.where, text)
-    for entry in maps(config.get("passes")):
+    for entry in pass_entries(config.get("passes")):
         if entry.get("type") in ("LoRA", "QLoRA", "LoftQ") and "lora_dropout" not in entry:
             origin = entry.origins["type"]
             entry.put("lora_dropout", 0.0, origin)

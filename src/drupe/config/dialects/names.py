@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from drupe.config.dialects.rule import Note, maps, move
+from drupe.config.dialects.rule import Note, maps, move, pass_entries
 from drupe.config.source import Map
 from drupe.core.accelerator import has_bitsandbytes_optimizers
 
@@ -75,7 +75,7 @@ def renamed_fields(config: Map) -> Iterator[Note]:
     """N6: fields that have another name today."""
     for data in maps(config.get("data_configs")):
         yield from _rename(data.get("pre_process_data_config"), DATA_NAMES)
-    for entry in maps(config.get("passes")):
+    for entry in pass_entries(config.get("passes")):
         yield from _rename(entry, PASS_NAMES)
         yield from _rename(entry.get("training_args"), TRAINING_NAMES)
     for system in maps(config.get("systems")):
@@ -100,7 +100,7 @@ def _rename(fields: Any, names: dict[str, str]) -> Iterator[Note]:
 
 def renamed_passes(config: Map) -> Iterator[Note]:
     """N6: passes that have another name today; a dotted path is its last part."""
-    for entry in maps(config.get("passes")):
+    for entry in pass_entries(config.get("passes")):
         written = entry.get("type")
         if not isinstance(written, str):
             continue
@@ -114,7 +114,7 @@ def renamed_passes(config: Map) -> Iterator[Note]:
 
 def training_arguments(config: Map) -> Iterator[Note]:
     """N9: training arguments that transformers 5 calls otherwise, with other values."""
-    for entry in maps(config.get("passes")):
+    for entry in pass_entries(config.get("passes")):
         arguments = entry.get("training_args")
         if isinstance(arguments, Map):
             yield from _grouped_by_length(arguments)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from drupe.config.source import Map, Origin
+from drupe.config.source import Items, Map, Origin
 from drupe.core.secrets import redacted
 
 
@@ -72,6 +72,17 @@ def maps(values: Any) -> list[Map]:
         return [value for value in values.values() if isinstance(value, Map)]
     items = values if isinstance(values, list) else ()
     return [value for value in items if isinstance(value, Map)]
+
+
+def pass_entries(passes: Any) -> list[Map]:
+    """Return the objects that describe passes: each entry, or the alternatives that it lists."""
+    entries = passes.values() if isinstance(passes, Map) else ()
+    return [
+        each
+        for entry in entries
+        for each in (entry if isinstance(entry, Items) else [entry])
+        if isinstance(each, Map)
+    ]
 
 
 def map_of(values: dict[str, Any], origin: Origin) -> Map:
