@@ -54,7 +54,6 @@ CASES: dict[str, tuple[str, list[str]]] = {
                 'passes.misspelt.type "ModelBuilde" is not one of drupe\'s passes; did you mean '
                 '"ModelBuilder"?'
             ),
-            f'evaluators.e.metrics[0].type "Latency" is one of Olive\'s metrics {MISSING}',
         ],
     ),
     "elsewhere.json": (

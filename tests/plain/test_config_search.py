@@ -182,7 +182,7 @@ def test_a_search_over_nothing(workspace: Workspace) -> None:
             "Name an evaluator in engine.evaluator.",
         ),
         (
-            {"sub_types": [LENGTH | {"priority": -1}]},
+            {"sub_types": [LENGTH | {"priority": -1}, LENGTH | {"priority": -1}]},
             "compares by nothing: no number of the evaluator has a priority",
             'Write "sub_types": [{"name": ..., "priority": 1}] in a metric.',
         ),
@@ -203,6 +203,7 @@ def test_a_goal_without_a_search_is_told(workspace: Workspace) -> None:
     goal = {"type": "threshold", "value": 9}
     metric = workspace.config["evaluators"]["all"]["metrics"][0]
     metric["sub_types"] = [LENGTH | {"goal": goal}]
+    workspace.config["engine"]["evaluate"] = "ends"
     text = "goals choose nothing here: engine.search_strategy asks for no search"
     assert text in [said.text for said in load(workspace.write()).notes]
 
@@ -212,6 +213,7 @@ def test_goals_that_exclude_each_other(workspace: Workspace) -> None:
     least = {"name": "length", "higher_is_better": True, "goal": {"value": 12}}
     most = {"name": "length", "higher_is_better": False, "goal": {"value": 9}}
     metric["sub_types"] = [least, most]
+    workspace.config["engine"]["evaluate"] = "ends"
     [(what, remedy)] = faults(workspace)
     assert what.startswith(
         "evaluators.all.metrics[0].sub_types[1] wants length to be at most 9, and "

@@ -236,20 +236,23 @@ def test_a_goal_that_makes_no_sense_is_refused(
     assert mended.startswith(remedy)
 
 
-def test_a_number_has_one_goal(workspace: Workspace) -> None:
-    twice = [{"name": "accuracy_score", "goal": {"value": value}} for value in (0.5, 0.9)]
+def test_a_number_has_one_rank(workspace: Workspace) -> None:
+    twice = [{"name": "accuracy_score", "priority": rank} for rank in (1, 1)]
     with_metrics(workspace, accuracy(*twice))
     [(what, remedy)] = faults(workspace)
-    assert what.endswith('sub_types[1] is the second "accuracy_score" of this metric')
-    assert remedy == "Keep one of them: a number has one rank and one goal."
+    assert what.endswith('sub_types[1] is the second rank of "accuracy_score" in this metric')
+    assert remedy == "Keep one of them; goals it may have several."
 
 
-def test_goals_that_contradict_each_other_are_refused(workspace: Workspace) -> None:
-    sub_type = {"name": "words", "goal": {"value": 3}}
+def test_ranks_that_contradict_each_other_are_refused(workspace: Workspace) -> None:
+    more, fewer = (
+        {"name": "words", "higher_is_better": higher, "priority": rank}
+        for higher, rank in ((True, 1), (False, 2))
+    )
     with_metrics(
         workspace,
-        {"name": "a", "type": "Length", "sub_types": [{**sub_type, "higher_is_better": True}]},
-        {"name": "b", "type": "Length", "sub_types": [{**sub_type, "higher_is_better": False}]},
+        {"name": "a", "type": "Length", "sub_types": [more]},
+        {"name": "b", "type": "Length", "sub_types": [fewer]},
     )
     [(what, remedy)] = faults(workspace)
     assert what.endswith(

@@ -35,9 +35,10 @@ def numbers_wanted(document: Document, metric: Metric, place: Place) -> list[Wan
             what += nearest(sub_type.name, known)
             document.fault((*inner, "name"), what, f"Known: {', '.join(known)}.")
             continue
-        if any(sub_type.name == other.sub_type.name for other in found):
-            what = f'is the second "{sub_type.name}" of this metric'
-            document.fault(inner, what, "Keep one of them: a number has one rank and one goal.")
+        ranks = [each.sub_type.name for each in found if each.sub_type.priority >= 0]
+        if sub_type.priority >= 0 and sub_type.name in ranks:
+            what = f'is the second rank of "{sub_type.name}" in this metric'
+            document.fault(inner, what, "Keep one of them; goals it may have several.")
             continue
         direction = _direction(document, metric, sub_type, inner)
         sub_type = sub_type.model_copy(update={"higher_is_better": direction})
@@ -126,9 +127,13 @@ def _check_ranks(document: Document, wanted: Sequence[Wanted]) -> None:
 
 
 def _check_directions(document: Document, wanted: Sequence[Wanted]) -> None:
-    """Refuse two wishes for one number that exclude each other."""
-    for index, each in enumerate(wanted):
-        for other in wanted[:index]:
+    """Refuse a number that models are ranked by in both directions.
+
+    It may have a goal above and one below: those that exclude each other are told apart.
+    """
+    ranked = [each for each in wanted if each.sub_type.priority >= 0]
+    for index, each in enumerate(ranked):
+        for other in ranked[:index]:
             same = each.metric == other.metric and each.sub_type.name == other.sub_type.name
             if same and each.sub_type.higher_is_better != other.sub_type.higher_is_better:
                 what = (
