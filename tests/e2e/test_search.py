@@ -9,10 +9,8 @@ from typing import Any
 
 import pytest
 
-from drupe.catalog import METRICS
 from tests.e2e.conftest import EXAMPLES, Job
 
-pytestmark = pytest.mark.skipif("Size" not in METRICS.names(), reason="no metric measures sizes")
 BUDGETS = (2_100_000, 2_200_000, 4_000_000)
 
 

@@ -111,12 +111,12 @@ def objectives_of(metrics: Sequence[NamedMetric]) -> list[Objective]:
 
 def _number(named: NamedMetric, name: str) -> str:
     """Return under which name a score has a number: "" for the metric's own."""
-    known = list(type(named.metric).numbers)
+    known = list(named.metric.numbers)
     return "" if name in known[:1] else name
 
 
 def _direction(named: NamedMetric) -> bool | None:
-    directions = list(type(named.metric).numbers.values())
+    directions = list(named.metric.numbers.values())
     return directions[0] if directions else None
 
 
