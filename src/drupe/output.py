@@ -60,7 +60,7 @@ def refuse_foreign(planned: Plan) -> None:
     place, folder = model_folder(planned), output_folder(planned)
     check_writable(folder, "engine.output_dir")
     refuse_packages(planned, folder, place)
-    for name in (LOCK, REPORT, PAGE):
+    for name in (LOCK, REPORT, PAGE, ITEMS):
         if (folder / name).exists() and not _is_ours(folder / name):
             raise Refused(
                 str(folder / name),
@@ -285,11 +285,13 @@ def items(outcome: Outcome) -> dict[str, Any]:
 
 
 def _write_items(file: Path, outcome: Outcome) -> None:
-    """Write what each row gave, unless the data are private."""
-    if outcome.plan.workflow.engine.no_samples:
+    """Write what each row gave, unless nothing is known of rows or the data are private."""
+    found = {} if outcome.plan.workflow.engine.no_samples else items(outcome)
+    if not found:
         file.unlink(missing_ok=True)
         return
-    data = json.dumps(items(outcome), ensure_ascii=False).encode() + b"\n"
+    told = {"format": FORMAT, "drupe": drupe.__version__, "items": found}
+    data = json.dumps(told, ensure_ascii=False).encode() + b"\n"
     if not (file.is_file() and file.read_bytes() == data):
         write_atomic(file, data)
 

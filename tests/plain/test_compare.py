@@ -28,7 +28,7 @@ def measured(folder: Path, rows: list[list[str]], asked: str = "the rows") -> No
     report["stages"][-1]["scores"] = {"accuracy": score}
     (folder / REPORT).write_text(json.dumps(report))
     found = {"accuracy": {"how": "answers", "rows": asked, "items": rows}}
-    (folder / ITEMS).write_text(json.dumps(found))
+    (folder / ITEMS).write_text(json.dumps({"drupe": "0", "items": found}))
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_numbers_of_several_tasks_are_compared(outputs: Path) -> None:
         report["stages"][-1]["scores"] = {"lm_eval": {"metric": "lm_eval", "sub_types": numbers}}
         (folder / REPORT).write_text(json.dumps(report))
         rows = {"how": {"t.acc": "mean"}, "rows": "r", "items": {"t.acc": [[v, 1] for v in values]}}
-        (folder / ITEMS).write_text(json.dumps({"lm_eval": rows}))
+        (folder / ITEMS).write_text(json.dumps({"drupe": "0", "items": {"lm_eval": rows}}))
     found = {each.name: each for each in compared(made(outputs / "a"), made(outputs / "b"))}
     assert list(found) == ["lm_eval t.acc", "lm_eval u.acc"]
     difference = found["lm_eval t.acc"].found
@@ -112,14 +112,27 @@ def test_a_folder_that_no_run_wrote_is_refused(tmp_path: Path) -> None:
 def test_a_run_writes_what_each_row_gave(workspace: Workspace) -> None:
     workspace.config["engine"]["evaluate"] = "ends"
     outcome = workspace.run()
-    assert json.loads((workspace.output / ITEMS).read_text()) == {}, "Length tells of no rows"
+    assert not (workspace.output / ITEMS).exists(), "Length tells of no rows"
     score = Score.from_json({"metric": "accuracy", "value": 0.3, "paired": "answers"})
     last = dataclasses.replace(outcome.final, scores={"length": score}, answers={"length": FIRST})
     found = items(dataclasses.replace(outcome, stages=(*outcome.stages[:-1], last)))
     assert found["length"]["items"] == FIRST
     assert len(found["length"]["rows"]) == 64
+
+
+def test_what_each_row_gave_is_written_unless_the_data_are_private(
+    outputs: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = {"accuracy": {"how": "answers", "rows": "r", "items": FIRST}}
+    monkeypatch.setattr("drupe.output.items", lambda outcome: found)
+    workspace.run()
+    assert json.loads((workspace.output / ITEMS).read_text())["items"] == found
     workspace.run(settings=("engine.no_samples=true",))
     assert not (workspace.output / ITEMS).exists()
+    (workspace.output / ITEMS).write_text("[1, 2]")
+    with pytest.raises(Refused, match="was not written by drupe"):
+        workspace.run()
+    assert (workspace.output / ITEMS).read_text() == "[1, 2]"
 
 
 # ls

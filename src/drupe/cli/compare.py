@@ -93,7 +93,7 @@ def made(folder: Path) -> Made:
         folder,
         config,
         stage,
-        json.loads(items.read_text(encoding="utf-8")) if items.is_file() else {},
+        json.loads(items.read_text(encoding="utf-8"))["items"] if items.is_file() else {},
     )
 
 
