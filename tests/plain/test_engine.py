@@ -43,7 +43,7 @@ def test_the_whole_job(measured: Workspace) -> None:
     assert outcome.path == measured.output / model
     delivered = tree(measured.output)
     assert set(delivered) == {
-        "report.html", "report.json", "config.lock.json", "items.json",
+        "report.html", "report.json", "config.lock.json",
         f"{model}/a.txt", f"{model}/b.txt", f"{model}/README.md",
     }  # fmt: skip
     assert delivered[f"{model}/a.txt"] == b"eno!"
@@ -102,8 +102,7 @@ def test_without_a_pass_the_input_is_measured_and_nothing_delivered(workspace: W
     workspace.passes()
     outcome = workspace.run()
     assert outcome.scores["length"].value == 8
-    written = {"report.html", "report.json", "config.lock.json", "items.json"}
-    assert set(tree(workspace.output)) == written
+    assert set(tree(workspace.output)) == {"report.html", "report.json", "config.lock.json"}
 
 
 def test_a_foreign_output_folder_is_refused_before_any_work(workspace: Workspace) -> None:
