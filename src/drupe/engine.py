@@ -16,6 +16,7 @@ from drupe.core.errors import Infeasible, refuse
 from drupe.core.files import check_writable, full_disk_told
 from drupe.core.housekeeping import fit
 from drupe.dispatch import prepare, work_off
+from drupe.forecasts import Forecasts
 from drupe.listener import Listener
 from drupe.outcome import Outcome, stage_of
 from drupe.output import PAGE, model_folder, output_folder, write_output, write_ranked
@@ -103,7 +104,10 @@ def search(
         heard.found(finding)
     planned.cache.save_digests()
     heard.note(f"{searched.space.size} points: {searched.strategy.words}.")
-    with Trials(workflow, heard, force) as trials:
+    propose = None
+    if searched.strategy.sampler == "economy":
+        propose = Forecasts(workflow, planned.source.model, heard.note).sampler
+    with Trials(workflow, heard, force, propose) as trials:
         told = trials.run()
         heard.searched(told)
         tried = [trials.tried(trial.number) for trial in told.chosen] or [trials.input_alone]

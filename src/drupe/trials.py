@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drupe import plan
-from drupe.config.schema import Search, Workflow
+from drupe.config.levels import levels_of
+from drupe.config.schema import Workflow
 from drupe.core.cache import Result
 from drupe.core.digest import value_digest
 from drupe.core.errors import DrupeError, Refused, StepError, StepRefused, refuse
@@ -39,6 +40,7 @@ from drupe.search.trial import Trial
 from drupe.shared_plan import merged
 
 STRATEGY = "engine.search_strategy"
+Propose = Callable[[Space, Sequence[Limit], Mapping[str, Number]], Sampler]
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,10 @@ def workflow_at(workflow: Workflow, point: Point, count: int) -> Workflow:
     if "evaluate" not in engine.model_fields_set:  # stages between are judged by nobody
         engine = engine.model_copy(update={"evaluate": "ends"})
     passes = workflow.search.passes_at(point, count)
-    return replace(workflow, passes=passes, engine=engine, search=None)
+    metrics = workflow.metrics
+    if not count:  # the input model alone: what compares with it has nothing to compare
+        metrics = tuple(named for named in metrics if not named.metric.compares)
+    return replace(workflow, passes=passes, metrics=metrics, engine=engine, search=None)
 
 
 def draft_point(
@@ -81,34 +86,11 @@ def draft_point(
     return plan.draft(workflow_at(workflow, point, count), warn, note)
 
 
-def levels_of(search: Search) -> list[tuple[int, int]]:
-    """Return which passes are searched together: (first, behind the last), in their order.
-
-    joint is one level. In pass-by-pass a level ends behind a pass that leaves something open, if
-    what it gives can be judged; the passes behind the last of these belong to it.
-    """
-    count = len(search.passes)
-    if search.strategy.execution_order == "joint":
-        return [(0, count)]
-    ends = [
-        number
-        for number, each in enumerate(search.passes, 1)
-        if each.space.axes and _is_judged(search, number)
-    ]
-    ends = [*ends[:-1], count] if ends else [count]
-    return list(zip([0, *ends[:-1]], ends, strict=True))
-
-
-def _is_judged(search: Search, count: int) -> bool:
-    gives = {each.schema.gives for each in search.passes[count - 1].alternatives}
-    return all(gives <= set(kinds) for kinds in search.judged)
-
-
 class Trials:
     """A search being done. Enter it, call `run`, and ask it for what a trial gave.
 
-    propose: makes a sampler of a space under limits, in place of the one that the config names;
-    whoever can predict numbers plugs in here (`search.economy`).
+    propose: makes a sampler of a space, under limits and with the input model's numbers, in place
+    of the one that the config names; whoever can predict numbers plugs in here (`forecasts`).
     """
 
     def __init__(
@@ -116,7 +98,7 @@ class Trials:
         workflow: Workflow,
         heard: Listener,
         force: bool = False,
-        propose: Callable[[Space, Sequence[Limit]], Sampler] | None = None,
+        propose: Propose | None = None,
     ) -> None:
         self._propose = propose
         assert workflow.search is not None
@@ -149,9 +131,11 @@ class Trials:
             text = f"Going on with a search of which {self._state.tried} points were tried before."
             self._heard.note(text)
         self._descend(levels_of(self._search), Point())
-        self._why = self._why or "every point was tried"
-        self._state.end(self._why)
         space = self._search.space
+        all_known = len(self._known) >= space.size
+        ended = "every point was tried" if all_known else "no other point was worth measuring"
+        self._why = self._why or ended
+        self._state.end(self._why)
         return Searched(
             trials=tuple(tried.trial for tried in self._tried),
             objectives=self._search.objectives,
@@ -207,6 +191,7 @@ class Trials:
     def _explore(self, space: Space, prefix: Point, count: int) -> list[Trial]:
         """Try points of one level; return their trials."""
         sampler = self._sampler(space)
+        self._leave_out(sampler, count)
         asked, most = 0, self._strategy.sampler_config.max_samples or math.inf
         found: list[Trial] = []
         while not self._why:
@@ -224,13 +209,31 @@ class Trials:
             self._stop(count)
         return found
 
+    def _leave_out(self, sampler: Sampler, count: int) -> None:
+        """Note the points that break a limit by what is known exactly: they are not run."""
+        excluded = getattr(sampler, "excluded", [])
+        for point, numbers in excluded:
+            broken = [
+                limit.objective.name
+                for limit in self._limits
+                if limit.objective.name in numbers
+                and limit.standing(numbers[limit.objective.name]) == "breaks"
+            ]
+            reason = f"known beforehand to break the limit of {', '.join(dict.fromkeys(broken))}"
+            trial = self._trial(point, count, "infeasible", reason)
+            self._tried.append(Tried(replace(trial, numbers=numbers)))
+            self._known.add(point)
+        if excluded:
+            text = f"{len(excluded)} of the points are known beforehand to break a limit: not run."
+            self._heard.note(text)
+
     def _known_at_most(self, count: int) -> None:
         if count == len(self._search.passes) and len(levels_of(self._search)) == 1:
             self._why = "max_samples points were tried"
 
     def _sampler(self, space: Space) -> Sampler:
         if self._propose is not None:
-            return self._propose(space, self._limits)
+            return self._propose(space, self._limits, self._baseline)
         config = self._strategy.sampler_config
         options = {"multivariate": config.multivariate, "group": config.group}
         name = self._strategy.sampler

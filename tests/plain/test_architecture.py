@@ -40,9 +40,17 @@ MAY_IMPORT: dict[str, set[str]] = {
         "plan",
         "preflight",
         "report",
+        "forecasts",
         "search",
         "trials",
     },
+    "forecasts": {
+        "config",
+        "cost",
+        "evaluate",
+        "export",
+        "search",
+    },  # of all but search light files
     "doctor": set(),
     "shared_plan": {"chain", "plan", "search"},
     "trials": {
@@ -60,6 +68,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "catalog",
         "chain",
         "config",
+        "cost",  # the light files
         "doctor",
         "engine",
         "evaluate",  # the light files by which a model is timed
@@ -91,7 +100,8 @@ MAY_IMPORT: dict[str, set[str]] = {
 LIGHT_PACKAGES = {
     "core", "catalog", "config", "resources", "search", "systems", "chain", "plan", "outcome",
     "output", "report", "packaging", "preflight", "listener", "dispatch", "engine",
-    "trials", "shared_plan", "foresight", "cli", "doctor", "inspect", "__main__", "testing", "",
+    "trials", "shared_plan", "foresight", "forecasts", "cli", "doctor", "inspect",
+    "__main__", "testing", "",
 }  # fmt: skip
 # Declarations, in packages whose other files are heavy.
 LIGHT_FILES = {
@@ -105,6 +115,7 @@ LIGHT_FILES = {
     "bill",
     "correction",
     "machine",
+    "rounding_errors",
     "rules",
     "memory",
     "prediction",

@@ -292,7 +292,10 @@ def test_goals_of_one_number_stand_together(workspace: Workspace) -> None:
     ("strategy", "what"),
     [
         ({"execution_order": "both"}, "input should be 'joint' or 'pass-by-pass' (found \"both\")"),
-        ({"sampler": "grid"}, "input should be 'sequential', 'random' or 'tpe' (found \"grid\")"),
+        (
+            {"sampler": "grid"},
+            "input should be 'sequential', 'random', 'tpe' or 'economy' (found \"grid\")",
+        ),
         ({"max_iter": 0}, "input should be greater than or equal to 1 (found 0)"),
         ({"max_time": 0}, "input should be greater than 0 (found 0)"),
         ({"output_model_num": 0}, "input should be greater than or equal to 1 (found 0)"),

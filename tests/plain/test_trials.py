@@ -14,6 +14,7 @@ import pytest
 
 from drupe import engine
 from drupe.chain import Step
+from drupe.config.levels import levels_of
 from drupe.config.load import load
 from drupe.core.errors import Infeasible, Refused, StepError
 from drupe.foresight import foresee
@@ -22,7 +23,7 @@ from drupe.search.economy import Economy, Prediction
 from drupe.search.searched import Searched
 from drupe.search.space import Point
 from drupe.search.trial import Trial
-from drupe.trials import Trials, levels_of
+from drupe.trials import Trials
 from tests.plain.conftest import Heard, Workspace, tree
 
 TEXTS = ["", "!", "!!"]
@@ -382,7 +383,7 @@ def test_what_predicts_plugs_in(bench: Bench) -> None:
     with Trials(
         workflow,
         heard,
-        propose=lambda space, limits: Economy(space, objectives, limits, predict, most=3),
+        propose=lambda space, limits, _: Economy(space, objectives, limits, predict, most=3),
     ) as trials:
         searched = trials.run()
     assert len(searched.trials) <= 3

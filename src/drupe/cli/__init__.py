@@ -19,6 +19,7 @@ GROUPS = {
         "init": "write a commented config and sample data to start from",
         "run": "do the job that a config describes",
         "plan": "show what a run would do, would take, and what is in its way",
+        "optimize": "find the best model for a target that keeps limits, without a config",
         "finetune": "tune a model on rows, without a config",
         "merge": "fold an adapter into its base, likewise",
         "export": "make the ONNX model, likewise",

@@ -28,8 +28,9 @@ class SearchStrategy(Section):
     execution_order: Literal["joint", "pass-by-pass"] = "joint"
     """joint: all passes' choices together. pass-by-pass: one pass's after another's, each on the
     best of what the passes in front gave."""
-    sampler: Literal["sequential", "random", "tpe"] = "sequential"
-    """sequential: every point in order. random: by chance, each once. tpe: Optuna's."""
+    sampler: Literal["sequential", "random", "tpe", "economy"] = "sequential"
+    """sequential: every point in order. random: by chance, each once. tpe: Optuna's. economy: few,
+    chosen by what can be foretold of exports, which what was measured corrects."""
     sampler_config: SamplerConfig = SamplerConfig()
     output_model_num: int = Field(default=1, ge=1)
     """How many of the best models are delivered."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from drupe.core.libraries import library_version
@@ -31,6 +31,10 @@ class Machine:
     memory_bytes: int
     gpus: tuple[str, ...] = ()
     providers: tuple[str, ...] = (CPU,)
+
+    def with_provider(self, provider: str) -> Machine:
+        """Return the machine as if, of what computes, it had that provider alone."""
+        return replace(self, providers=(provider,))
 
     @property
     def told(self) -> str:

@@ -30,20 +30,31 @@ def bindings(
     Nothing as well where no trial can be compared: then no limit is to blame.
     """
     known = [trial for trial in trials if is_eligible(trial, objectives)]
-    if not known or any(standing_of(trial.numbers, limits) != "breaks" for trial in known):
+    if any(standing_of(trial.numbers, limits) != "breaks" for trial in known):
         return []
-    alone = [
-        limit
-        for limit in limits
-        if all(limit.standing(trial.numbers[limit.objective.name]) == "breaks" for trial in known)
-    ]
+    # What is known of points that were not run counts too: sizes are exact beforehand.
+    alone = [limit for limit in limits if _breaks_everywhere(limit, trials)]
     if alone:
-        return [Binding((limit,), _nearest(known, [limit], limits)) for limit in alone]
+        return [
+            Binding((limit,), _nearest(_told(trials, limit), [limit], limits)) for limit in alone
+        ]
+    if not known:
+        return []
     broken = [limit for limit in limits if any(_breaks(trial, limit) for trial in known)]
     # Of those that keep most limits: what is left there binds beside the others.
     most = max(sum(not _breaks(trial, limit) for limit in limits) for trial in known)
     best = [t for t in known if sum(not _breaks(t, limit) for limit in limits) == most]
     return [Binding(tuple(broken), _nearest(best, broken, limits))]
+
+
+def _told(trials: Sequence[Trial], limit: Limit) -> list[Trial]:
+    return [trial for trial in trials if limit.objective.name in trial.numbers]
+
+
+def _breaks_everywhere(limit: Limit, trials: Sequence[Trial]) -> bool:
+    """Return whether every point of which the limit's number is known breaks it, and any is."""
+    told = _told(trials, limit)
+    return bool(told) and all(_breaks(trial, limit) for trial in told)
 
 
 def _breaks(trial: Trial, limit: Limit) -> bool:
@@ -54,7 +65,8 @@ def _nearest(trials: Sequence[Trial], wanted: Sequence[Limit], every: Sequence[L
     """Return the trial that breaks the wanted limits least; all limits decide among equals."""
 
     def excess(trial: Trial, limits: Sequence[Limit]) -> float:
-        values = ((limit, trial.numbers[limit.objective.name].value) for limit in limits)
+        told = (limit for limit in limits if limit.objective.name in trial.numbers)
+        values = ((limit, trial.numbers[limit.objective.name].value) for limit in told)
         return sum(max(0.0, limit.excess(value)) / _size(limit) for limit, value in values)
 
     return min(trials, key=lambda each: (excess(each, wanted), excess(each, every), each.number))

@@ -104,6 +104,7 @@ class Economy:
         """Hear what came of a point, and mend the predictions by it."""
         self._trials.append(trial)
         place = self._places[trial.point]
+        self._left.pop(place, None)  # where somebody else has asked for it
         counted = self._ran if trial.state == "measured" else self._refused
         mine = dict(trial.point.choices)
         for other, point in enumerate(self._points):

@@ -78,7 +78,7 @@ class Searched:
         """What the search came to."""
         if self.chosen:
             return "keeps" if self.standing(self.chosen[0]) == "keeps" else "undecided"
-        if not self.ranking:
+        if not self.ranking and not self.bindings:
             return "nothing"
         return "infeasible" if self.known >= self.points else "not found"
 
