@@ -25,6 +25,7 @@ from drupe.core.libraries import library_version
 from drupe.core.model import Model
 from drupe.core.process import total_memory_bytes
 from drupe.core.target import PROVIDERS
+from drupe.export.settings import NOT_PREPACKED
 
 FORMAT = 1
 CPU = "cpu"
@@ -45,8 +46,6 @@ NEW_TOKENS, NEW_TOKENS_OF_LARGE = 8, 3
 # What a model takes in memory whose weights are laid out anew, beside its files; and what share of
 # the machine's it may take.
 PREPACKED, MEMORY_SHARE = 1.3, 0.6
-# Weights stay as they lie in the file: ONNX Runtime has no fast kernels for them then.
-NOT_PREPACKED = {"session.disable_prepacking": "1"}
 # The likeliest token must lead by this share of the logits' standard deviation. Processors round
 # in other orders, so that one of two tokens as good as equal would be no evidence of anything:
 # the golden tokens end before such a place.

@@ -10,6 +10,8 @@ from typing import Any
 
 from drupe.export.decoder import Decoder
 
+# Session options with which weights stay as they lie in the file; there are no fast kernels then.
+NOT_PREPACKED = {"session.disable_prepacking": "1"}
 GRAPH_FILE = "model.onnx"
 PROVIDER_OPTIONS: dict[str, list[dict[str, Any]]] = {
     "cpu": [],
