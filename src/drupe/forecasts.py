@@ -20,13 +20,16 @@ from drupe.cost.prediction import Prediction, Predictor
 from drupe.cost.rounding_errors import ERRORS
 from drupe.evaluate.cost_metrics import AnswerMetric
 from drupe.export.passes import ExportGenAI
+from drupe.finetune.passes import DoRA, LoftQ, LoRA, MergeAdapterWeights, QLoRA
 from drupe.search.calibrated import Calibrated
 from drupe.search.constraints import Limit, Objective
-from drupe.search.economy import MOST
+from drupe.search.economy import MOST, points_of
 from drupe.search.economy import Prediction as Known
 from drupe.search.samplers import Sampler
 from drupe.search.space import Point, Space
 
+# Passes in front of an export that leave a model's tensors and their shapes as they are.
+KEEP_SHAPES = (LoRA, QLoRA, DoRA, LoftQ, MergeAdapterWeights)
 BITS = {"int4": 4, "int8": 8}
 # Of floats of 16 bits: the square of half a step, relative.
 FLOAT_ERRORS = {"fp32": 0.0, "fp16": 2e-8, "bf16": 1e-6}
@@ -47,7 +50,7 @@ class Forecasts:
     ) -> Sampler:
         """Return what chooses the points of a space to measure."""
         search = self._search
-        exports = {point: self._export(point) for point in space}
+        exports = {point: self._export(point) for point in points_of(space)}
         predictions = self._predicted(list({each for each in exports.values() if each}))
         known = {
             point: self._known(export, predictions.get(export), baseline) if export else Known()
@@ -73,6 +76,12 @@ class Forecasts:
         base = self.source.base or self.source
         return Model("hf", base.path, "")
 
+    @property
+    def _is_base_known(self) -> bool:
+        """Whether what is exported has the very tensors of the base, but for their values."""
+        alternatives = [each.alternatives for each in self._search.passes[:-1]]
+        return all(a.schema is MergeAdapterWeights for found in alternatives for a in found)
+
     def _export(self, point: Point) -> ExportGenAI | None:
         """Return the export of a point, as it is planned; None where there is none to foretell."""
         search = self._search
@@ -80,8 +89,8 @@ class Forecasts:
             passes = search.passes_at(point, len(search.passes))
         except DrupeError:
             return None  # it is told when the point is tried
-        last = passes[-1].step
-        if type(last) is not ExportGenAI:
+        *before, last = (each.step for each in passes)
+        if type(last) is not ExportGenAI or any(type(each) not in KEEP_SHAPES for each in before):
             return None
         settled, _ = last.settled(self._base)
         refused = settled.refusal("hf", settled.target) or settled.refusal_of_source(self._base)
@@ -119,10 +128,11 @@ class Forecasts:
             base = baseline.get(objective.name)
             value = _cost(named, objective.number, prediction) if prediction else None
             if value is None:
-                value = _loss(named, export, base.value if base else None)
+                value = _loss(named, objective, export, base.value if base else None)
             if value is None:
                 continue
             exact = named.type == "Size" and prediction is not None and prediction.exact
+            exact = exact and self._is_base_known
             kind = "exact" if exact else "rough"
             found = replace(found, **{kind: {**getattr(found, kind), objective.name: value}})
         return found
@@ -146,16 +156,16 @@ def _cost(named: NamedMetric, number: str, prediction: Prediction) -> float | No
     return None
 
 
-def _loss(named: NamedMetric, export: ExportGenAI, baseline: float | None) -> float | None:
+def _loss(
+    named: NamedMetric, objective: Objective, export: ExportGenAI, baseline: float | None
+) -> float | None:
     """Return about what a metric of quality will say, by how far weights are rounded."""
     nats = NATS * rounding_error(export)
     if named.type == "KLDivergence":
-        return nats
-    if baseline is None:
+        return nats if objective.number in ("", "kl") else None
+    if baseline is None or named.type not in ("Perplexity", "Accuracy", "LmEval"):
         return None
-    if named.type == "Perplexity":
-        return baseline * (1 + nats)
-    return baseline - nats if named.type in ("Accuracy", "LmEval") else None
+    return baseline - objective.sign * nats * (abs(baseline) or 1.0)
 
 
 def rounding_error(export: ExportGenAI) -> float:

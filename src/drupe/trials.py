@@ -28,9 +28,10 @@ from drupe.core.executor import Executor
 from drupe.core.goal import Number
 from drupe.dispatch import open_executors, prepare, work_off_by
 from drupe.listener import Listener
+from drupe.numbers import numbers_of, paired_numbers
 from drupe.outcome import Stage, stage_of
 from drupe.plan import Plan
-from drupe.search.constraints import Limit, Objective, limits_of
+from drupe.search.constraints import Limit, limits_of
 from drupe.search.ranking import ranked
 from drupe.search.samplers import Sampler, make_sampler
 from drupe.search.searched import Searched
@@ -264,6 +265,8 @@ class Trials:
         if self._left <= 0:
             self._why = "max_iter points were tried"
         elif self._strategy.max_time is not None and spent >= self._strategy.max_time:
+            if self._state is not None and len(self._tried) < self._state.tried:
+                return  # what an earlier run tried lies in the cache
             self._why = "max_time is over"
         elif self._strategy.stop_when_goals_met and self._limits and self._is_found():
             self._why = "every goal is met"
@@ -346,7 +349,7 @@ class Trials:
         last = tried.stages[-1]
         trial = replace(
             tried.trial,
-            numbers=numbers_of(last, self._search.objectives),
+            numbers=paired_numbers(tried.stages, self._search.objectives, self._baseline),
             size_bytes=last.size_bytes,
             seconds=sum(result.seconds for result in own.values()),
         )
@@ -383,14 +386,3 @@ def _keys(planned: Plan) -> list[str]:
 
 def _reason(fault: DrupeError) -> str:
     return f"{fault.where}: {fault.what}"
-
-
-def numbers_of(stage: Stage, objectives: Sequence[Objective]) -> dict[str, Number]:
-    """Return the numbers of a stage that are looked at, as far as they were measured."""
-    found = {}
-    for objective in objectives:
-        score = stage.scores.get(objective.metric)
-        number = None if score is None else score.number(objective.number)
-        if number is not None:
-            found[objective.name] = number
-    return found

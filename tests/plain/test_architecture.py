@@ -49,14 +49,17 @@ MAY_IMPORT: dict[str, set[str]] = {
         "cost",
         "evaluate",
         "export",
+        "finetune",
         "search",
     },  # of all but search light files
     "doctor": set(),
     "shared_plan": {"chain", "plan", "search"},
+    "numbers": {"outcome", "search"},
     "trials": {
         "config",
         "dispatch",
         "listener",
+        "numbers",
         "outcome",
         "plan",
         "preflight",
@@ -71,6 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "cost",  # the light files
         "doctor",
         "engine",
+        "export",  # the light file of passes
         "evaluate",  # the light files by which a model is timed
         "foresight",
         "inspect",
@@ -100,7 +104,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 LIGHT_PACKAGES = {
     "core", "catalog", "config", "resources", "search", "systems", "chain", "plan", "outcome",
     "output", "report", "packaging", "preflight", "listener", "dispatch", "engine",
-    "trials", "shared_plan", "foresight", "forecasts", "cli", "doctor", "inspect",
+    "trials", "numbers", "shared_plan", "foresight", "forecasts", "cli", "doctor", "inspect",
     "__main__", "testing", "",
 }  # fmt: skip
 # Declarations, in packages whose other files are heavy.

@@ -101,3 +101,17 @@ def test_a_limit_that_some_point_keeps_does_not_bind_alone() -> None:
     [binding] = bindings([left_out, tried], objectives, limits)
     assert binding.limits == (limits[1],)
     assert binding.nearest is tried
+
+
+def test_a_space_that_is_too_large_to_look_at_whole() -> None:
+    space = Space((*(Axis.of(name, range(10)) for name in "abcd"), Axis.of("e", range(3))))
+
+    def of_large(point: Point) -> Prediction:
+        return Prediction({}, {"loss": float(sum(point.values.values()))})
+
+    sampler = Calibrated(space, (LOSS,), (), of_large, {}, most=3)
+    for number in range(3):
+        for point in sampler.ask(1):
+            value = float(sum(point.values.values()))
+            sampler.tell(Trial(number, point, 1, "measured", {"loss": Number(value)}))
+    assert sampler.ask(1) == []

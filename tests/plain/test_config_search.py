@@ -313,3 +313,16 @@ def test_goals_that_are_waited_for_and_are_not_there(workspace: Workspace) -> No
     searched(workspace, stop_when_goals_met=True)
     text = "engine.search_strategy.stop_when_goals_met has no effect: no number has a goal"
     assert text in [said.text for said in load(workspace.file).notes]
+
+
+def test_an_economy_foretells_whole_chains(workspace: Workspace) -> None:
+    workspace.passes(more={"type": "Append", "text": ["", "!"]})
+    strategy = {"sampler": "economy", "execution_order": "pass-by-pass"}
+    workspace.config["engine"] |= {"search_strategy": strategy, "evaluate": "ends"}
+    assert faults(workspace) == [
+        (
+            'engine.search_strategy.execution_order is "pass-by-pass", and the economy foretells '
+            "whole chains",
+            'Write "joint", or choose another sampler.',
+        )
+    ]

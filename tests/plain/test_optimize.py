@@ -133,6 +133,23 @@ def test_an_option_of_nothing_is_refused(tmp_path: Path) -> None:
         optimize._part("--max-sice", given)
 
 
+def test_what_the_builder_exports_is_asked_only_for_what_it_knows(tmp_path: Path) -> None:
+    given = arguments(tmp_path, "--max-size", "1GB")
+    assert optimize.exporter(given) == "native"
+    Path(given.model, "config.json").write_text('{"architectures": ["PhiForCausalLM"]}')
+    assert optimize.exporter(given) == "genai"
+    made = optimize.config_of(given, [], optimize.known_to("genai", choose(MACHINE)))
+    own = {"rounding", "int4_is_symmetric", "quantize_embeddings"}
+    assert not any(own & set(each) for each in made["passes"]["export"])
+
+
+def test_int8_is_never_left_to_a_slow_kernel(tmp_path: Path) -> None:
+    old = Machine("x86_64", frozenset(), 2, 8 * 10**9)
+    made = optimize.config_of(arguments(tmp_path, "--max-size", "1GB"), [], choose(old))
+    told = {each["precision"]: each.get("int4_accuracy_level") for each in made["passes"]["export"]}
+    assert told == {"int4": 0, "int8": None, "fp32": None}
+
+
 def test_the_machine_and_the_reasons_are_told() -> None:
     told = [said.text for said in optimize.reasons(MACHINE, choose(MACHINE))]
     assert told[0].startswith("This machine: x86_64 (avx2, avx512_vnni), 2 cores, 24 GB")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ from drupe.core.amounts import read_bytes
 from drupe.core.dataset import LoadDataset, TextPreprocess
 from drupe.core.declared import Declared
 from drupe.core.errors import Refused, nearest
-from drupe.core.model import KINDS
+from drupe.core.model import KINDS, Model
 from drupe.core.target import PROVIDERS
 from drupe.cost.machine import Machine, read_machine
 from drupe.cost.rules import Choice, choose
+from drupe.export.passes import OWN_FIELDS, exporter_of
 from drupe.search.economy import MOST
 
 EXAMPLES = """\
@@ -43,7 +44,8 @@ ROWS = 200  # that quality is measured on, where no other number is named
 # Answers that are timed: enough for an interval, few enough for a large model.
 TIMED = {"warmup_num": 2, "repeat_test_num": 10, "max_seconds": 60.0}
 BLOCKS = (32, 64, 128)
-UNTOLD = ("passes",)  # one export is all that the rules know
+UNTOLD = ("passes", "threads")  # one export, by all cores that may be used
+SEARCHED = ("precision", "int4_block_size")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,7 +81,7 @@ def optimizing(arguments: argparse.Namespace) -> Workflow:
     given = list(options_of(arguments.fields))
     fields = [field_of(option) for option, _ in given]
     machine = read_machine()
-    choices = chosen(machine, arguments.target)
+    choices = known_to(exporter(arguments), chosen(machine, arguments.target))
     config = config_of(arguments, fields, choices)
     places = {f"data_configs.{DATA}.{_part(option, arguments)}": (option, value)
               for option, value in given}  # fmt: skip
@@ -95,14 +97,17 @@ def optimizing(arguments: argparse.Namespace) -> Workflow:
         text=json.dumps(config),
         typed={place: option for place, (option, _) in places.items()},
     )
-    return replace(workflow, notes=(*workflow.notes, *reasons(machine, choices)))
+    told = reasons(machine, choices, SEARCHED if workflow.search else ())
+    return replace(workflow, notes=(*workflow.notes, *told))
 
 
-def reasons(machine: Machine, choices: Mapping[str, Choice]) -> Iterator[Said]:
-    """Yield what was chosen by the rules, and why."""
+def reasons(
+    machine: Machine, choices: Mapping[str, Choice], searched: Sequence[str] = ()
+) -> Iterator[Said]:
+    """Yield what was chosen by the rules, and why; what is searched is not chosen yet."""
     yield Said(f"This machine: {machine.told}")
     for name, choice in choices.items():
-        if name not in UNTOLD:
+        if name not in (*UNTOLD, *searched):
             yield Said(f"{name} {choice.value}: {choice.reason}")
 
 
@@ -116,6 +121,20 @@ def chosen(machine: Machine, target: str) -> dict[str, Choice]:
         what = f'"{target}" is no target{nearest(target, known)}'
         raise Refused("--target", what, f"Known: {', '.join(known)}.")
     return choose(machine.with_provider(named[0]))
+
+
+def exporter(arguments: argparse.Namespace) -> str:
+    """Return who will export MODEL, as far as a folder here tells: native or genai."""
+    model = input_model(arguments.model, arguments.base)
+    folder = Path(model["model_path"])
+    return exporter_of(Model("hf", folder, "")) if (folder / "config.json").is_file() else "native"
+
+
+def known_to(exporter: str, choices: dict[str, Choice]) -> dict[str, Choice]:
+    """Return the choices without what an exporter does not know."""
+    if exporter == "native":
+        return choices
+    return {name: choice for name, choice in choices.items() if name not in OWN_FIELDS}
 
 
 def config_of(
@@ -199,9 +218,12 @@ def exports(choices: Mapping[str, Choice]) -> Iterator[dict[str, Any]]:
     whole = "fp32" if choices["provider"].value == "CPUExecutionProvider" else "fp16"
     for precision in ("int4", "int8"):
         grids = {"int4_block_size": {"search": list(BLOCKS)}}
-        if precision == "int4":
+        settings = _settings(choices)
+        if precision == "int4" and "rounding" in choices:  # drupe's own exporter
             grids["int4_is_symmetric"] = {"search": [True, False]}
-        yield {"type": "ModelBuilder", "precision": precision, **_settings(choices), **grids}
+        if precision == "int8" and not settings["int4_accuracy_level"]:
+            del settings["int4_accuracy_level"]  # 8 bits have fast kernels at level 4 alone
+        yield {"type": "ModelBuilder", "precision": precision, **settings, **grids}
     yield {"type": "ModelBuilder", "precision": whole}
 
 
@@ -212,7 +234,8 @@ def _first(choices: Mapping[str, Choice]) -> dict[str, Any]:
 
 
 def _settings(choices: Mapping[str, Choice]) -> dict[str, Any]:
-    return {name: choices[name].value for name in ("int4_accuracy_level", "rounding")}
+    names = [name for name in ("int4_accuracy_level", "rounding") if name in choices]
+    return {name: choices[name].value for name in names}
 
 
 def _rows(data: str | None) -> dict[str, Any]:

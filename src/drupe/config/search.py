@@ -54,6 +54,11 @@ def search_of(
         remedy = 'List alternatives of a pass, or write {"search": [...]} as a field\'s value.'
         document.fault(STRATEGY, what, remedy)
         return None
+    if strategy.sampler == "economy" and strategy.execution_order == "pass-by-pass":
+        what = 'is "pass-by-pass", and the economy foretells whole chains'
+        place = (*STRATEGY, "execution_order")
+        document.fault(place, what, 'Write "joint", or choose another sampler.')
+        return None
     if engine.evaluate == "none" or not metrics:
         what = "compares by nothing: no metric is measured"
         remedy = "Name an evaluator in engine.evaluator."

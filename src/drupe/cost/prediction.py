@@ -233,6 +233,21 @@ def measured_here(asked: Sequence[Measurement]) -> dict[str, float]:
 
 def _asked(module: str, question: Any) -> Any:
     """Return what `python -m module` answers to a question, JSON in and out."""
+    try:
+        return _answered(module, question)
+    except (subprocess.TimeoutExpired, OSError, IndexError, ValueError) as fault:
+        raise _unforetold(module, str(fault)) from fault
+
+
+def _unforetold(module: str, why: str) -> DrupeError:
+    return DrupeError(
+        module.removeprefix("drupe."),
+        f"could not foretell what the export takes: {why}",
+        "Export the model and time it: drupe benchmark. If it works, report this.",
+    )
+
+
+def _answered(module: str, question: Any) -> Any:
     done = subprocess.run(
         [sys.executable, "-m", module],
         input=json.dumps(question),
@@ -245,9 +260,5 @@ def _asked(module: str, question: Any) -> Any:
     )
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"it ended with {done.returncode}"])[-1]
-        raise DrupeError(
-            module.removeprefix("drupe."),
-            f"could not foretell what the export takes: {last}",
-            "Export the model and time it: drupe benchmark. If it works, report this.",
-        )
+        raise _unforetold(module, last)
     return json.loads(done.stdout.splitlines()[-1])

@@ -7,6 +7,7 @@ point still tells itself, and the table has all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ def scatters(searched: Searched) -> list[Markup]:
 def _axis(searched: Searched, objective: Objective) -> _Axis:
     def value(trial: Trial) -> float | None:
         number = trial.numbers.get(objective.name)
-        return None if number is None else number.value
+        return number.value if number is not None and math.isfinite(number.value) else None
 
     limits = [limit for limit in searched.limits if limit.objective == objective]
     return _Axis(objective, value, limits)

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from drupe.core.goal import Number
 from drupe.search.constraints import Limit, Objective, ranked_by
-from drupe.search.economy import MOST, Economy, Prediction
+from drupe.search.economy import MOST, Economy, Prediction, points_of
 from drupe.search.space import Point, Space
 from drupe.search.trial import Trial
 
@@ -39,7 +39,7 @@ class Calibrated:
         baseline: Mapping[str, float],
         most: int = MOST,
     ) -> None:
-        self._known = {point: predict(point) for point in space}
+        self._known = {point: predict(point) for point in points_of(space)}
         self._space, self._objectives, self._limits = space, objectives, limits
         self._baseline, self._most = baseline, most
         self._scales: dict[str, float] = {}
@@ -55,8 +55,7 @@ class Calibrated:
         """Return the points that are worth measuring next; the first one stands alone."""
         if self._is_calibrated:
             return self._economy.ask(count)
-        excluded = {point for point, _ in self.excluded}
-        left = [point for point in self._known if point not in excluded]
+        left = self._economy.points
         return [min(left, key=self._rank)] if left and self._most else []
 
     def tell(self, trial: Trial) -> None:

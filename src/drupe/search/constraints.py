@@ -6,6 +6,7 @@ does, and else leaves it undecided; a number without one is taken for what it sa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -92,7 +93,7 @@ def missing(numbers: Numbers, objectives: Iterable[Objective]) -> list[str]:
 
 
 def _is_told(number: Number | None) -> bool:
-    return number is not None and number.value == number.value  # a not-a-number tells nothing
+    return number is not None and math.isfinite(number.value)
 
 
 def standing_of(numbers: Numbers, limits: Iterable[Limit]) -> Standing:

@@ -11,7 +11,7 @@ like the others; the predictions are given by whoever knows the target.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from drupe.core.goal import Number
@@ -40,6 +40,12 @@ class Prediction:
     rough: Mapping[str, float] = field(default_factory=dict)
 
 
+def points_of(space: Space) -> Iterator[Point]:
+    """Yield the points that are predicted: of a large space every n-th."""
+    for number in range(0, space.size, -(-space.size // MOST_POINTS)):
+        yield space.point(number)
+
+
 class Economy:
     """Measures few points of a space, those that predictions and measurements speak for."""
 
@@ -51,13 +57,11 @@ class Economy:
         predict: Callable[[Point], Prediction],
         most: int = MOST,
     ) -> None:
-        stride = -(-space.size // MOST_POINTS)
         self.excluded: list[tuple[Point, dict[str, Number]]] = []
         self._points: list[Point] = []
         self._exact: list[Mapping[str, float]] = []
         rough: list[Mapping[str, float]] = []
-        for number in range(0, space.size, stride):
-            point = space.point(number)
+        for point in points_of(space):
             known = predict(point)
             if any(
                 limit.excess(known.exact[limit.objective.name]) > 0
@@ -83,6 +87,11 @@ class Economy:
         self._ran = [RUNS] * len(self._points)
         self._refused = [1 - RUNS] * len(self._points)
         self._trials: list[Trial] = []
+
+    @property
+    def points(self) -> list[Point]:
+        """The points that are not excluded."""
+        return self._points
 
     @property
     def is_exhausted(self) -> bool:

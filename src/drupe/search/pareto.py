@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from drupe.search.constraints import Objective
+from drupe.search.constraints import Objective, missing
 from drupe.search.trial import Trial
 
 
@@ -16,7 +16,7 @@ def front(trials: Iterable[Trial], objectives: Sequence[Objective]) -> list[Tria
     known = [
         trial
         for trial in trials
-        if trial.state == "measured" and all(each.name in trial.numbers for each in objectives)
+        if trial.state == "measured" and not missing(trial.numbers, objectives)
     ]
     places = [_place(trial, objectives) for trial in known]
     return [

@@ -25,7 +25,7 @@ class State:
         self._file = file
         lines = _lines(file)
         self.spent = float(lines[-1].get("spent", 0.0)) if lines else 0.0
-        self.tried = len(lines)
+        self.tried = len({json.dumps(line.get("trial", {}).get("point")) for line in lines})
         if lines and "ended" in lines[-1]:
             self.spent, self.tried = 0.0, 0
             self._write_anew()
