@@ -319,10 +319,6 @@ def test_an_economy_foretells_whole_chains(workspace: Workspace) -> None:
     workspace.passes(more={"type": "Append", "text": ["", "!"]})
     strategy = {"sampler": "economy", "execution_order": "pass-by-pass"}
     workspace.config["engine"] |= {"search_strategy": strategy, "evaluate": "ends"}
-    assert faults(workspace) == [
-        (
-            'engine.search_strategy.execution_order is "pass-by-pass", and the economy foretells '
-            "whole chains",
-            'Write "joint", or choose another sampler.',
-        )
-    ]
+    [(what, remedy)] = faults(workspace)
+    assert what.endswith('is "pass-by-pass", and the economy foretells whole chains')
+    assert remedy == 'Write "joint", or choose another sampler.'
