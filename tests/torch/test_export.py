@@ -25,6 +25,7 @@ from drupe.core.target import Target
 from drupe.export import reference
 from drupe.export.export_proof import Exported, prove, read_precision
 from drupe.export.exporter import export
+from drupe.export.folder import check_no_path_left
 from drupe.export.passes import LOADABLE, ExportGenAI, ExportProof, Precision
 from drupe.export.reference import round_in_place
 from drupe.quantize.grid import Grid
@@ -297,3 +298,10 @@ def test_rounding_is_that_of_the_exported_weights(
     ours = weight.numpy()
     theirs = theirs.reshape(len(ours), -1)[:, : ours.shape[1]]
     assert np.array_equal(ours, theirs)
+
+
+def test_a_folder_right_below_the_root_is_no_path_that_is_left(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_text("a node /model/layers.0/q_proj, made in /home/me/model")
+    check_no_path_left(tmp_path, (Path("/model"),))
+    with pytest.raises(DrupeError, match=r"model\.onnx holds a path of this machine \(/home/me"):
+        check_no_path_left(tmp_path, (Path("/model"), Path("/home/me/model")))

@@ -11,7 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir
+import onnxruntime_genai
 import pytest
 import torch
 from test_export import damaged, exported, proven
@@ -356,3 +358,16 @@ def test_a_model_that_does_not_fit_as_deployed_stays_in_its_file(
     told = json.loads((tmp_path / "proof" / "goldens.json").read_text())
     assert told["not_run"] == "the model does not fit in the memory of this machine"
     assert told["files"]
+
+
+def test_logits_that_are_no_numbers_are_no_answer(llama: Path, tmp_path: Path) -> None:
+    model, _, _ = exported(llama, tmp_path / "out", "fp32")
+    initializers = onnx_ir.load(model.path / "model.onnx").graph.initializers
+    name = next(each for each in initializers if each.startswith("model.norm"))
+    place = initializers[name].const_value
+    assert isinstance(place, onnx_ir.ExternalTensor)
+    with (model.path / "model.onnx.data").open("r+b") as data:
+        data.seek(place.offset or 0)
+        data.write(np.full(place.size, np.inf, np.float32).tobytes())
+    with pytest.raises(FloatingPointError, match="its logits are not finite"):
+        goldens.greedy(onnxruntime_genai.Model(str(model.path)), [5, 6, 7])

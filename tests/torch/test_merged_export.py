@@ -372,3 +372,21 @@ def test_no_file_tells_where_the_adapter_lay(llama: Model, tmp_path: Path) -> No
     (tuned.path / "tokenizer_config.json").write_text(json.dumps(settings))
     with pytest.raises(DrupeError, match="holds a path of this machine"):
         exported(tuned, tmp_path / "one", Merging())
+
+
+def test_the_template_that_was_trained_with_wins(llama: Model, tmp_path: Path) -> None:
+    """transformers reads chat_template.jinja before what the settings hold."""
+    assert llama.base is not None
+    base = shutil.copytree(llama.base.path, tmp_path / "base")
+    adapter = shutil.copytree(llama.path, tmp_path / "adapter")
+    (base / "chat_template.jinja").write_text("of the base")
+    model = Model("hf-adapter", adapter, "", Model("hf", base, ""))
+    merged.copy_other_files(model, tmp_path / "kept")
+    assert (tmp_path / "kept/chat_template.jinja").read_text() == "of the base"
+    settings = json.loads((base / "tokenizer_config.json").read_text())
+    settings["chat_template"] = "of the adapter"
+    (adapter / "tokenizer_config.json").write_text(json.dumps(settings))
+    merged.copy_other_files(model, tmp_path / "out")
+    assert not (tmp_path / "out/chat_template.jinja").exists()
+    found = json.loads((tmp_path / "out/tokenizer_config.json").read_text())
+    assert found["chat_template"] == "of the adapter"

@@ -33,6 +33,7 @@ import torch
 
 from drupe.checkpoint.external_data import check_folder
 from drupe.checkpoint.genai_folder import SETTINGS, decoder_file
+from drupe.checkpoint.streamed import NamesDifferError
 from drupe.core.errors import DrupeError, Refused
 from drupe.core.job import Job
 from drupe.core.model import Model
@@ -183,7 +184,7 @@ def _prove_logits(
                 if deployed is None
                 else of_deployed(source, deployed, probes)
             )
-    except TooLargeError as fault:
+    except (TooLargeError, NamesDifferError) as fault:
         raise _SkippedError(fault.where, fault.what, fault.remedy) from fault
     job.progress("proving the logits", 3, 3, "models")
     found = _judge_logits(graph, shipped, reference, weighed)

@@ -220,7 +220,10 @@ def _ids(tokenizer: onnxruntime_genai.Tokenizer, text: str) -> list[int]:
 def greedy(
     model: onnxruntime_genai.Model, ids: list[int], new_tokens: int = NEW_TOKENS
 ) -> list[int]:
-    """Return the first greedy tokens after `ids`, as far as each leads clearly."""
+    """Return the first greedy tokens after `ids`, as far as each leads clearly.
+
+    Raises FloatingPointError for logits that are no numbers: none of them leads.
+    """
     parameters = onnxruntime_genai.GeneratorParams(model)
     parameters.set_search_options(
         max_length=len(ids) + new_tokens, do_sample=False, num_beams=1, repetition_penalty=1.0
@@ -230,6 +233,8 @@ def greedy(
     tokens: list[int] = []
     while not generator.is_done():
         logits = generator.get_logits()[0, -1].astype(np.float64)
+        if not np.isfinite(logits).all():
+            raise FloatingPointError("its logits are not finite")
         second, first = np.partition(logits, -2)[-2:]
         if not first - second >= LEAD * logits.std():
             break

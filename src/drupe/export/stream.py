@@ -156,9 +156,9 @@ def _work_off(works: list[Work], writer: _Writer, journal: _Journal, job: Job, t
     with ThreadPoolExecutor(job.threads) as pool:
         try:
             for work in upcoming:
+                writer.expect(work)
                 running[pool.submit(writer.do, work)] = work
                 if len(running) <= 2 * job.threads:
-                    writer.expect(work)
                     continue
                 done += _finished(running, journal)
                 job.progress("exporting", done, total, "parts")

@@ -12,6 +12,7 @@ one product in one thread, whoever asks for which of its rows.  Heavy file: the 
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import threading
@@ -34,6 +35,7 @@ from drupe.core.model import Model, model_files, tokenizer_files
 from drupe.finetune.adapter_config import WHERE, check_base, read_settings
 from drupe.finetune.pairs import Pair, read_pairs
 
+TEMPLATE = "chat_template.jinja"
 # Of a weight at a time, 4 MB in float32, twice over in each thread: so little that the largest
 # tensor of a model does not matter, and enough to keep a core busy.
 BLOCK_ELEMENTS = 2**20
@@ -263,11 +265,19 @@ def copy_other_files(adapter: Model, out: Path) -> None:
     """Copy what a merged model is besides its weights; the tokenizer that was trained with wins."""
     base = _base_of(adapter).path
     besides = [(base, file) for file in model_files(base) if not _holds_weights(file)]
+    if _has_template(adapter.path):  # beside it the base's file would be read in its place
+        besides = [(folder, file) for folder, file in besides if file.name != TEMPLATE]
     trained = [(adapter.path, file) for file in tokenizer_files(adapter.path)]
     for folder, file in [*besides, *trained]:
         copied = out / file.relative_to(folder)
         copied.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, copied)
+
+
+def _has_template(folder: Path) -> bool:
+    """Return whether a tokenizer's own settings hold its chat template."""
+    file = folder / "tokenizer_config.json"
+    return file.is_file() and "chat_template" in json.loads(file.read_text(encoding="utf-8"))
 
 
 def _holds_weights(file: Path) -> bool:

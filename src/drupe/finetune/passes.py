@@ -242,6 +242,7 @@ class MergeAdapterWeights(Pass):
     """Fold an adapter into its base weights, one tensor at a time, in float32, cast once."""
 
     takes, gives = ("hf-adapter",), "hf"
+    version = 2
     libraries = ("torch", "safetensors")
     extra = "finetune"
     preload = TRAINING_PRELOAD
