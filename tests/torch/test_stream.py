@@ -175,6 +175,15 @@ def test_what_the_headers_show_is_refused_before_the_run(
         export(damaged, tmp_path / "out", tmp_path / "scratch")
 
 
+def test_a_head_that_is_not_tied_has_to_be_there(tmp_path: Path) -> None:
+    whole = make_decoder("llama", tmp_path / "whole", tie_word_embeddings=False)
+    damaged = changed(whole, tmp_path / "damaged", "lm_head.weight", None)
+    step = ExportGenAI(precision="int4", target=Target(), exporter="native")
+    refused = step.refusal_of_source(Model("hf", damaged, ""))
+    assert refused is not None
+    assert refused.what.startswith('lacks the tensor "lm_head.weight"')
+
+
 def test_blocks_that_do_not_divide_an_embedding_are_refused_with_those_that_do(
     tmp_path: Path,
 ) -> None:

@@ -50,9 +50,8 @@ class Parts:
 
     def head(self) -> Matrix:
         """Return the output layer: (vocabulary, hidden), the factor of logits folded in."""
-        decoder, name = self._decoder, "lm_head.weight"
-        if decoder.tied or name not in self._specs:
-            name = EMBEDDING
+        decoder = self._decoder
+        name = EMBEDDING if decoder.tied else "lm_head.weight"
         return self._matrix(name, decoder.vocabulary, decoder.hidden, factor=decoder.logits_factor)
 
     def head_bias(self) -> Matrix | None:
