@@ -33,8 +33,8 @@ from drupe.export.passes import OWN_FIELDS, exporter_of
 from drupe.search.economy import MOST
 
 EXAMPLES = """\
-  drupe optimize models/phi3 --max-size 2GB --max-loss 1% --data rows.jsonl -o best
-  drupe optimize Qwen/Qwen2.5-0.5B-Instruct --min-tokens-per-second 40 -o best
+  drupe optimize models/phi3 --max-size 2GB --data rows.jsonl -o best
+  drupe optimize models/phi3 --min-tokens-per-second 40 -o best
 """
 TAKES_FIELDS = True
 TEXTS = Path(drupe.__file__).parent / "templates/texts.jsonl"
