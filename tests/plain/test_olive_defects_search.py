@@ -136,7 +136,7 @@ def test_s12_a_shared_training_runs_once_and_predictions_leave_points_out(bench:
     workflow = load(bench.workspace.write())
     assert workflow.search is not None
     space = workflow.search.space
-    with Trials(workflow, Searching(), propose=lambda inner, limits: _Nothing()) as trials:
+    with Trials(workflow, Searching(), propose=lambda inner, limits, _: _Nothing()) as trials:
         assert trials.run().trials == ()
     assert space.size == 9
 
