@@ -58,7 +58,7 @@ def test_the_wheel_holds_what_it_should_and_no_more(built: Built) -> None:
     templates = {name.removeprefix("drupe/templates/") for name in names if "/templates/" in name}
     samples = {"data/README.md", "data/phrases.jsonl", "data/held-out.jsonl"}
     configs = {"phi3-emotion.yaml", "quantize.yaml", "qlora.yaml", "azureml.yaml"}
-    assert templates == {*configs, "azureml-conda.yaml", *samples}
+    assert templates == {*configs, "azureml-conda.yaml", "texts.jsonl", *samples}
     for name in ("LICENSE", "NOTICE"):
         assert f"drupe-0.1.0.dist-info/licenses/{name}" in names
     entries = zipfile.ZipFile(built.wheel).read("drupe-0.1.0.dist-info/entry_points.txt")
